@@ -1,0 +1,67 @@
+# neuromodd: `make run` to try it, `make test` to check it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+APT_INSTALL := $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# A trial leaves nothing outside the checkout.
+NEUROMODD_CHECKPOINT__DIRECTORY ?= $(CURDIR)/.state
+
+.PHONY: run test lint format types layers check benchmark clean
+
+run: $(VENV)/.ready-run
+	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' $(BIN)/neuromodd run
+
+# Everything that CI checks.
+test: $(VENV)/.ready-test mosquitto lint types layers check
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.ready-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+
+layers: $(VENV)/.ready-test
+	$(BIN)/lint-imports
+
+check: $(VENV)/.ready-test mosquitto
+	$(BIN)/python -m pytest
+
+# The daemon's cost on this machine, for the table in the README.
+benchmark: $(VENV)/.ready-test mosquitto
+	$(BIN)/python benchmarks/resources.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "neuromodd needs Python 3.11 or later; set PYTHON to one (make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --upgrade 'pip>=25.1'
+
+$(VENV)/.ready-run: pyproject.toml | $(BIN)/python
+	@echo 'Installing neuromodd with all extras into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml | $(BIN)/python
+	@echo 'Installing neuromodd with all extras and the test tools into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[all]' --group test --group lint
+	@touch $@ $(VENV)/.ready-run
+
+# Debian starts a broker as soon as it is installed; the tests start their own, on free ports.
+.PHONY: mosquitto
+mosquitto:
+	@PATH="$$PATH:/usr/sbin"; command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null || { \
+	  $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) mosquitto mosquitto-clients && \
+	  if [ -d /run/systemd/system ]; then $(AS_ROOT) systemctl disable --now mosquitto; fi; }
+
+clean:
+	rm -rf $(VENV) .state build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

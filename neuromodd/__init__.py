@@ -1,0 +1,104 @@
+"""neuromodd: a small nervous system for a Linux host.
+
+The library half: neurons, plasticity, neuromodulators, events and the spiking engine, usable without the
+daemon, without a broker and without a GPU. Names are imported when they are first used, so that
+`import neuromodd` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from neuromodd.core.diagnostics import FaultClass, FpgaMetrics
+    from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult
+    from neuromodd.core.frame import (
+        CpuSample,
+        DiskSample,
+        FanSample,
+        GpuSample,
+        MemorySample,
+        NetworkSample,
+        PowerSample,
+        PressureSample,
+        TelemetryFrame,
+        TemperatureSample,
+        VoltageSample,
+        WorkSample,
+    )
+    from neuromodd.core.modulators import NeuroModulators, Setpoints
+    from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron, PoissonEncoder
+    from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+    from neuromodd.core.stdp import apply_stdp, synaptic_scaling
+
+_HOMES = {
+    "BreakthroughFound": "rewards",
+    "CpuSample": "frame",
+    "DiskSample": "frame",
+    "EngineConfig": "engine",
+    "FanSample": "frame",
+    "FaultClass": "diagnostics",
+    "FpgaMetrics": "diagnostics",
+    "GpuSample": "frame",
+    "IzhikevichNeuron": "neurons",
+    "LifNeuron": "neurons",
+    "MemorySample": "frame",
+    "NetworkSample": "frame",
+    "NeuroModulators": "modulators",
+    "PoissonEncoder": "neurons",
+    "PowerSample": "frame",
+    "PressureSample": "frame",
+    "RewardEvent": "rewards",
+    "Setpoints": "modulators",
+    "SourceSwitch": "rewards",
+    "SpikingInferenceEngine": "engine",
+    "StepResult": "engine",
+    "TelemetryFrame": "frame",
+    "TemperatureSample": "frame",
+    "VoltageSample": "frame",
+    "WorkAccepted": "rewards",
+    "WorkSample": "frame",
+    "apply_stdp": "stdp",
+    "synaptic_scaling": "stdp",
+}
+
+__all__ = [
+    "BreakthroughFound",
+    "CpuSample",
+    "DiskSample",
+    "EngineConfig",
+    "FanSample",
+    "FaultClass",
+    "FpgaMetrics",
+    "GpuSample",
+    "IzhikevichNeuron",
+    "LifNeuron",
+    "MemorySample",
+    "NetworkSample",
+    "NeuroModulators",
+    "PoissonEncoder",
+    "PowerSample",
+    "PressureSample",
+    "RewardEvent",
+    "Setpoints",
+    "SourceSwitch",
+    "SpikingInferenceEngine",
+    "StepResult",
+    "TelemetryFrame",
+    "TemperatureSample",
+    "VoltageSample",
+    "WorkAccepted",
+    "WorkSample",
+    "__version__",
+    "apply_stdp",
+    "synaptic_scaling",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"neuromodd.core.{_HOMES[name]}"), name)

@@ -1,0 +1,61 @@
+"""The embedded broker: the only importer of amqtt (extra `broker`).
+
+It spares a first try the set-up of a broker. It speaks MQTT 3.1.1 on the loopback interface, knows no
+users, and forgets what is retained when it stops: for anything that lasts, set `mqtt.host`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from neuromodd.errors import BrokerStartError
+
+MAX_CONNECTIONS = 100
+STOP_S = 2.0
+
+
+@contextlib.asynccontextmanager
+async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
+    """Run a broker on host and port for as long as the context lasts.
+
+    Raises:
+        BrokerStartError: the port is taken, or the broker can't start for another reason.
+    """
+    from amqtt.broker import Broker  # noqa: PLC0415 - an extra, imported where it is used
+    from amqtt.contexts import BrokerConfig, ListenerConfig  # noqa: PLC0415
+
+    # It logs every start-up fault with a traceback, and then raises it: once is enough.
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+    logging.getLogger("transitions").setLevel(logging.CRITICAL)
+    await _check_free(host, port)
+    broker = Broker(
+        BrokerConfig(
+            listeners={"default": ListenerConfig(bind=f"{host}:{port}", max_connections=MAX_CONNECTIONS)},
+            plugins={"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        )
+    )
+    try:
+        await broker.start()
+    except Exception as error:  # noqa: BLE001 - amqtt raises its own errors, OSError and more
+        raise BrokerStartError(f"the embedded broker can't start on {host}:{port}: {error}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await broker.shutdown()
+
+
+async def _check_free(host: str, port: int) -> None:
+    try:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), host, port)
+    except OSError as error:
+        raise BrokerStartError(
+            f"{host}:{port} is taken ({error.strerror}); set mqtt.host to use the broker there, "
+            "or mqtt.port for another port"
+        ) from None
+    server.close()
+    await server.wait_closed()

@@ -1,0 +1,275 @@
+"""The command line; the only place that exits.
+
+Exit status: 0 ended as asked, 1 failed at run time, 2 configuration, 3 the state directory is locked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from neuromodd import __version__, logs
+from neuromodd.config import Option, options, resolve_broker
+from neuromodd.core.messages import SCHEMA_NAMES, schema
+from neuromodd.errors import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    NeuromoddError,
+    StateDirectoryLockedError,
+)
+from neuromodd.loading import Loaded, load
+
+if TYPE_CHECKING:
+    from neuromodd.daemon import Daemon
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_LOCKED = 3
+EXIT_INTERRUPTED = 130
+
+EXAMPLES = """\
+examples:
+  neuromodd run                                   start, with a broker inside if none is set
+  neuromodd run --mqtt.host broker.lan            publish to your broker
+  neuromodd run --config ./neuromodd.toml --tick.interval_s 0.5
+  neuromodd check                                 is the configuration right, what would run?
+  neuromodd sample -n 3                           three frames as JSON lines, without a broker
+  neuromodd schema state                          JSON Schema of a payload
+
+exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Parse, dispatch, exit."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        status = parsed.command(parsed)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            _complain(str(fault))
+        status = EXIT_CONFIGURATION
+    except CheckpointMismatchError as error:
+        _complain(str(error))
+        status = EXIT_CONFIGURATION
+    except StateDirectoryLockedError as error:
+        _complain(str(error))
+        status = EXIT_LOCKED
+    except BaseExceptionGroup as group:
+        for failure in _leaves(group):
+            _complain(f"{type(failure).__name__}: {failure}")
+        status = EXIT_FAILED
+    except (NeuromoddError, OSError) as error:
+        _complain(str(error))
+        status = EXIT_FAILED
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    _leave(status)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    loaded = _load(parsed)
+    logs.configure(level=loaded.settings.log.level, form=loaded.settings.log.format)
+    for warning in loaded.warnings:
+        _complain(warning)
+    _run_loop(_daemon(parsed, loaded))
+    return EXIT_OK
+
+
+async def _daemon(parsed: argparse.Namespace, loaded: Loaded) -> None:
+    # The daemon brings numpy, aiomqtt and the sensors: `check` and `schema` are quicker without.
+    from neuromodd.daemon import Daemon  # noqa: PLC0415
+
+    daemon = Daemon(loaded, reload=lambda: _load(parsed), fresh=parsed.fresh)
+    await daemon.run(started=_greet if sys.stdout.isatty() else None)
+
+
+def _greet(daemon: Daemon) -> None:
+    broker = "an embedded broker on" if daemon.broker.embedded else "the broker at"
+    print(
+        f"\nneuromodd {__version__} is alive as node {daemon.node}.\n"
+        f"  measures   {', '.join(daemon.sensors)}\n"
+        f"  publishes  to {broker} {daemon.broker.host}:{daemon.broker.port}\n"
+        f"  remembers  in {daemon.state_path}\n"
+        f"  look       {daemon.subscribe_command()}\n"
+        f"  stop       Ctrl-C\n",
+        flush=True,
+    )
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    loaded = _load(parsed)
+    settings = loaded.settings
+    for warning in loaded.warnings:
+        _complain(warning)
+    broker = resolve_broker(settings)
+    kind = "embedded broker" if broker.embedded else "broker"
+    encrypted = " with TLS" if settings.mqtt.tls_enabled else ""
+    print(f"configuration    {loaded.file or 'defaults, no file'}")
+    print(f"node             {settings.node_name()}")
+    tick, steps = settings.tick.interval_s, settings.engine.steps_per_tick
+    print(f"tick             every {tick} s, {steps} network steps each")
+    print(f"{kind:<16} {broker.host}:{broker.port}{encrypted}")
+    print(f"topics           {settings.mqtt.prefix}/{settings.node_name()}/#")
+    print(f"state directory  {settings.checkpoint.state_directory()}")
+    print(f"sensors          {settings.sensors.procfs_root} and {settings.sensors.sysfs_root}")
+    if settings.sensors.disabled:
+        print(f"disabled         {', '.join(settings.sensors.disabled)}")
+    print("The configuration is right.")
+    return EXIT_OK
+
+
+def _sample(parsed: argparse.Namespace) -> int:
+    loaded = _load(parsed)
+    logs.configure(level="error", form=loaded.settings.log.format)
+    with contextlib.suppress(BrokenPipeError):
+        _run_loop(_print_frames(loaded, parsed.n))
+    return EXIT_OK
+
+
+async def _print_frames(loaded: Loaded, count: int) -> None:
+    from neuromodd.eye import Eye, beats  # noqa: PLC0415 - as above
+
+    settings = loaded.settings
+    eye = Eye(settings)
+    grid = beats(lambda: settings.tick.interval_s, asyncio.get_running_loop().time)
+    try:
+        # The first look primes the counters; it has no rates and is not printed.
+        await eye.look(sequence=0, lateness_ms=None)
+        for sequence in range(count):
+            due = await anext(grid)
+            frame = await eye.look(sequence=sequence, lateness_ms=due.lateness_s * 1000.0)
+            print(frame.to_json(), flush=True)
+    finally:
+        eye.close()
+
+
+def _schema(parsed: argparse.Namespace) -> int:
+    shown = schema(parsed.name) if parsed.name else {name: schema(name) for name in SCHEMA_NAMES}
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(shown, indent=2))
+    return EXIT_OK
+
+
+def _load(parsed: argparse.Namespace) -> Loaded:
+    given = vars(parsed)
+    overrides = {
+        option.name: given[option.name] for option in options() if given.get(option.name) is not None
+    }
+    return load(parsed.config, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="neuromodd",
+        description="A small nervous system for a Linux host: telemetry in, neuromodulators and a spiking "
+        "network in the middle, MQTT out.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"neuromodd {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run the daemon in the foreground")
+    run.add_argument("--fresh", action="store_true", help="set the checkpoints aside and start anew")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="validate the configuration and say what would run")
+    check.set_defaults(command=_check)
+
+    sample = commands.add_parser("sample", help="print frames as JSON lines; needs no broker")
+    sample.add_argument("-n", type=_positive, default=1, metavar="N", help="how many frames (1)")
+    sample.set_defaults(command=_sample)
+
+    shown = commands.add_parser("schema", help="print the JSON Schema of a payload, or of all")
+    shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
+    shown.set_defaults(command=_schema)
+
+    for command in (run, check, sample):
+        _add_options(command)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file (/etc/neuromodd/neuromodd.toml, else $XDG_CONFIG_HOME/neuromodd/neuromodd.toml)",
+    )
+    group = parser.add_argument_group(
+        "options of the configuration",
+        "Each is also a key of the file and, as NEUROMODD_MQTT__HOST, a variable.",
+    )
+    for option in options():
+        group.add_argument(f"--{option.name}", dest=option.name, metavar="VALUE", help=_help(option))
+
+
+def _help(option: Option) -> str:
+    default = "" if option.default in (None, ()) else f" ({option.default})"
+    return f"{option.description}{default}".replace("%", "%%")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
+    return value
+
+
+def _run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """asyncio.run without its wait for worker threads: one may hang in a connect or on a dead disk."""
+    loop = asyncio.new_event_loop()
+    threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="neuromodd-io")
+    loop.set_default_executor(threads)
+    try:
+        loop.run_until_complete(work)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        remaining = asyncio.all_tasks(loop)
+        for task in remaining:
+            task.cancel()
+        if remaining:
+            loop.run_until_complete(asyncio.wait(remaining))
+        loop.close()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _complain(text: str) -> None:
+    print(f"neuromodd: {text}", file=sys.stderr)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit; at once if a thread is stuck, which the interpreter would otherwise wait for without end."""
+    others = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if not all(_ended(thread) for thread in others):
+        os._exit(status)
+    sys.exit(status)
+
+
+def _ended(thread: threading.Thread) -> bool:
+    thread.join(timeout=0.1)
+    return not thread.is_alive()

@@ -1,0 +1,352 @@
+"""Every option: one record a section, with its default, range and description."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from neuromodd.core.brain import BrainParameters
+from neuromodd.core.diagnostics import FaultParameters
+from neuromodd.core.engine import EngineConfig
+from neuromodd.core.modulators import Setpoints
+from neuromodd.core.record import Record
+from neuromodd.core.rewards import RewardParameters
+from neuromodd.errors import ConfigurationError, ConfigurationFault
+
+PREFIX = "NEUROMODD_"
+SYSTEM_FILE = Path("/etc/neuromodd/neuromodd.toml")
+NODE_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+MQTT_PORT = 1883
+MQTT_TLS_PORT = 8883
+MASK = "'***'"
+
+SensorName = Literal[
+    "cpu", "memory", "pressure", "disk", "network", "hwmon", "thermal_zones", "cgroup", "nvml"
+]
+
+
+def _split_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _node(value: str) -> str:
+    if not NODE_PATTERN.match(value):
+        raise ValueError("1 to 64 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def _readable_file(value: Path) -> Path:
+    if not (value.is_file() and os.access(value, os.R_OK)):
+        raise ValueError("a readable file")
+    return value
+
+
+def _directory(value: Path) -> Path:
+    if not value.is_dir():
+        raise ValueError("a directory")
+    return value
+
+
+NodeName = Annotated[str, AfterValidator(_node)]
+ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+Directory = Annotated[Path, AfterValidator(_directory)]
+
+
+class TickSettings(Record):
+    """The rhythm of the daemon."""
+
+    interval_s: float = Field(
+        default=1.0, ge=0.05, le=3600.0, description="seconds from one tick to the next"
+    )
+
+
+class TlsSettings(Record):
+    """TLS to the broker; certificates are always verified."""
+
+    enabled: bool = Field(default=False, description="speak TLS; implied by a ca_file")
+    ca_file: ReadableFile | None = Field(
+        default=None, description="CA certificates to trust instead of the system's"
+    )
+
+
+class MqttSettings(Record):
+    """The broker, and what is published there."""
+
+    host: str | None = Field(default=None, min_length=1, description="the broker; unset: see embedded")
+    port: int | None = Field(default=None, ge=1, le=65535, description="unset: 1883, with TLS 8883")
+    embedded: Literal["auto", "true", "false"] = Field(
+        default="auto", description="a broker inside the daemon, on 127.0.0.1; auto: if there is no host"
+    )
+    username: str | None = Field(default=None, min_length=1, description="login name")
+    password: SecretStr | None = Field(default=None, description="better in password_file")
+    password_file: ReadableFile | None = Field(
+        default=None, description="a file whose first line is the password"
+    )
+    prefix: str = Field(
+        default="neuromodd", pattern=r"^[^/+#\x00][^+#\x00]*$", description="first part of every topic"
+    )
+    keepalive_s: int = Field(
+        default=30, ge=5, le=3600, description="a silent broker is given up after 1.5 times this"
+    )
+    health_interval_s: float = Field(
+        default=10.0, ge=1.0, le=3600.0, description="between two health messages"
+    )
+    event_limit: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="events kept while the broker is away; the oldest give way",
+    )
+    spikes: bool = Field(default=False, description="publish spike counts and potentials each tick")
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_boolean(cls, values: object) -> object:
+        # `embedded = true` in TOML is a boolean; in the environment it is a word.
+        if isinstance(values, dict) and isinstance(values.get("embedded"), bool):
+            return {**values, "embedded": str(values["embedded"]).lower()}
+        return values
+
+    @property
+    def tls_enabled(self) -> bool:
+        """Whether the connection is to be encrypted."""
+        return self.tls.enabled or self.tls.ca_file is not None
+
+    def read_password(self) -> str | None:
+        """The password, out of its file if one is named.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        if self.password_file is not None:
+            return self.password_file.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+        return None if self.password is None else self.password.get_secret_value()
+
+
+class CheckpointSettings(Record):
+    """What survives a restart."""
+
+    directory: Path | None = Field(
+        default=None, description="state directory; unset: $STATE_DIRECTORY and so on"
+    )
+    interval_s: float = Field(default=60.0, ge=0.05, le=86400.0, description="between two checkpoints")
+    keep: int = Field(default=5, ge=1, le=1000, description="checkpoints that stay on disk")
+
+    def state_directory(self) -> Path:
+        """Where checkpoints and the lock live.
+
+        `directory`, else systemd's $STATE_DIRECTORY, else /var/lib/neuromodd as root, else
+        $XDG_STATE_HOME/neuromodd.
+        """
+        if self.directory is not None:
+            return self.directory
+        if given := os.environ.get("STATE_DIRECTORY"):
+            return Path(given.split(":")[0])
+        if os.geteuid() == 0:
+            return Path("/var/lib/neuromodd")
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(base) / "neuromodd"
+
+
+class NetworkSensorSettings(Record):
+    """Options of the network sensor."""
+
+    include_loopback: bool = Field(default=False, description="count the loopback interface too")
+
+
+class HwmonSensorSettings(Record):
+    """Options of the hardware monitoring chips."""
+
+    core_rail: str | None = Field(
+        default=None, description="the voltage that is the core rail, as `sample` names it"
+    )
+
+
+class SensorSettings(Record):
+    """What is measured, and where the kernel's files are."""
+
+    procfs_root: Directory = Field(default=Path("/proc"), description="the host's /proc")
+    sysfs_root: Directory = Field(default=Path("/sys"), description="the host's /sys")
+    deadline_s: float = Field(
+        default=0.5, ge=0.01, le=60.0, description="a sensor that takes longer is left behind"
+    )
+    disabled: Annotated[tuple[SensorName, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
+        default=(), description='sensors to leave alone ("nvml", "hwmon")'
+    )
+    network: NetworkSensorSettings = Field(default_factory=NetworkSensorSettings)
+    hwmon: HwmonSensorSettings = Field(default_factory=HwmonSensorSettings)
+
+
+class EngineSettings(EngineConfig):
+    """The network: dimensions, constants, seed."""
+
+    channels: int = Field(default=8, ge=8, le=8, description="input channels; a frame has these eight")
+    seed: int = Field(default=0, ge=0, description="of the first weights and of all input spikes")
+
+    def parameters(self) -> EngineConfig:
+        """The part that the network itself knows."""
+        return EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
+
+
+class LogSettings(Record):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level logged"
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console on a terminal, JSON lines elsewhere"
+    )
+
+
+class Settings(BaseSettings):
+    """All options; each section is a record of its own."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        env_parse_none_str="null",
+    )
+
+    node: NodeName | None = Field(
+        default=None, description="name of this host in topics; unset: its hostname"
+    )
+    tick: TickSettings = Field(default_factory=TickSettings)
+    mqtt: MqttSettings = Field(default_factory=MqttSettings)
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    sensors: SensorSettings = Field(default_factory=SensorSettings)
+    modulators: Setpoints = Field(default_factory=Setpoints)
+    rewards: RewardParameters = Field(default_factory=RewardParameters)
+    faults: FaultParameters = Field(default_factory=FaultParameters)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` merged: it must know which layer each value came from."""
+        return (init_settings,)
+
+    @property
+    def brain(self) -> BrainParameters:
+        """What the brain is made with."""
+        return BrainParameters(
+            engine=self.engine.parameters(),
+            setpoints=self.modulators,
+            rewards=self.rewards,
+            faults=self.faults,
+        )
+
+    def node_name(self) -> str:
+        """`node`, else the hostname with what topics can't carry replaced by `_`."""
+        if self.node is not None:
+            return self.node
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname())[:64] or "localhost"
+
+
+class BrokerAddress(NamedTuple):
+    """Where to publish; `embedded` when the daemon starts that broker itself."""
+
+    host: str
+    port: int
+    embedded: bool
+
+
+def resolve_broker(settings: Settings) -> BrokerAddress:
+    """Which broker to use.
+
+    Raises:
+        ConfigurationError: no host is set, and no broker can be embedded.
+    """
+    mqtt = settings.mqtt
+    if mqtt.host is not None:
+        return BrokerAddress(
+            mqtt.host, mqtt.port or (MQTT_TLS_PORT if mqtt.tls_enabled else MQTT_PORT), embedded=False
+        )
+    if mqtt.embedded == "false":
+        raise ConfigurationError(
+            [
+                ConfigurationFault(
+                    place="mqtt.host", got="nothing", expected="a broker, as mqtt.embedded is false"
+                )
+            ]
+        )
+    if importlib.util.find_spec("amqtt") is None:
+        raise ConfigurationError(
+            [
+                ConfigurationFault(
+                    place="mqtt.host",
+                    got="nothing",
+                    expected="a broker (mqtt.host), or the embedded one: pip install 'neuromodd[broker]'",
+                )
+            ]
+        )
+    return BrokerAddress("127.0.0.1", mqtt.port or MQTT_PORT, embedded=True)
+
+
+class Option(NamedTuple):
+    """One option: its dotted name, default (None is unset) and description."""
+
+    name: str
+    default: object
+    description: str
+
+
+def options(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Option]:
+    """Every option in the order of the sections."""
+    for name, info in section.model_fields.items():
+        nested = _section_of(info.annotation)
+        if nested is not None:
+            yield from options(nested, f"{prefix}{name}.")
+        else:
+            default = info.get_default(call_default_factory=True)
+            yield Option(f"{prefix}{name}", default, info.description or "")
+
+
+def changed_options(before: Settings, after: Settings) -> list[str]:
+    """Dotted names of the options whose values differ."""
+    return [name for name, _, _ in options() if _value(before, name) != _value(after, name)]
+
+
+def _value(settings: BaseModel, name: str) -> object:
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _section_of(annotation: object) -> type[BaseModel] | None:
+    if get_origin(annotation) in (types.UnionType, Annotated):
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,303 @@
+"""The composition root: builds the parts, runs the tick loop, answers signals, shuts down.
+
+Ticks are due on a grid of absolute monotonic times, so that nothing drifts. A tick that begins late is
+counted and not made up for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from neuromodd import __version__, logs
+from neuromodd.config import BrokerAddress, changed_options, resolve_broker
+from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.messages import (
+    OFFLINE,
+    Message,
+    topic,
+)
+from neuromodd.errors import ConfigurationError
+from neuromodd.eye import Due, Eye, beats, clock_s
+from neuromodd.loading import Loaded
+from neuromodd.mqtt import Backoff, Endpoint
+from neuromodd.sinks.base import Sink
+from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore, StateDirectory
+from neuromodd.sinks.publisher import Publisher
+from neuromodd.vitals import Vitals
+
+SINK_RETRY_S = 5.0
+"""A sink that raised is started again after this."""
+
+RELOADABLE = (
+    "tick.",
+    "checkpoint.interval_s",
+    "checkpoint.keep",
+    "modulators.",
+    "rewards.",
+    "faults.",
+    "log.level",
+)
+
+log = structlog.get_logger()
+
+
+class Daemon:
+    """One running neuromodd.
+
+    Args:
+        loaded: the settings.
+        reload: reads the settings again, for SIGHUP.
+        fresh: set the checkpoints aside instead of going on from them.
+
+    Raises:
+        ConfigurationError: there is no broker to publish to.
+        CheckpointMismatchError: the newest checkpoint is of another network or a newer format.
+        StateDirectoryLockedError: another daemon owns the state directory.
+        StateDirectoryError: the state directory can't be used.
+    """
+
+    def __init__(self, loaded: Loaded, *, reload: Callable[[], Loaded], fresh: bool = False) -> None:
+        settings = loaded.settings
+        self._settings = settings
+        self._file = loaded.file
+        self._reload = reload
+        self.broker: BrokerAddress = resolve_broker(settings)
+        self.node = settings.node_name()
+        self._password = settings.mqtt.read_password()
+        self._state_directory = StateDirectory(settings.checkpoint.state_directory())
+        try:
+            self._brain = Brain(settings.brain, settings.engine.seed)
+            self._store = CheckpointStore(self._state_directory.path, keep=settings.checkpoint.keep)
+            self._resume(fresh=fresh)
+        except BaseException:
+            self._state_directory.close()
+            raise
+        self._eye = Eye(settings)
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self._vitals = Vitals(started_utc=datetime.now(UTC), started_s=clock_s())
+        self._said_sensors: tuple[str, ...] = ()
+        self._said_health: object = None
+        self._health_due_s = 0.0
+        self._newest: Tick | None = None
+        self._checkpoints = CheckpointSink(
+            store=self._store,
+            snapshot=self._brain.state,
+            dimensions=settings.engine.dimensions,
+            interval_s=settings.checkpoint.interval_s,
+            clock=clock_s,
+        )
+        self._publisher = self._build_publisher()
+        self._sinks: tuple[Sink, ...] = (self._publisher, self._checkpoints)
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory."""
+        return self._state_directory.path
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Names of the sensors that were found."""
+        return self._eye.sampler.found
+
+    def subscribe_command(self) -> str:
+        """The one line that shows everything of this node."""
+        mqtt = self._settings.mqtt
+        parts = ["mosquitto_sub", f"-h {self.broker.host}", f"-p {self.broker.port}"]
+        if mqtt.tls_enabled:
+            parts.append(f"--cafile {mqtt.tls.ca_file}" if mqtt.tls.ca_file else "--tls-use-os-certs")
+        if mqtt.username is not None:
+            parts.append(f"-u {mqtt.username} -P ...")
+        return " ".join([*parts, f"-v -t '{mqtt.prefix}/{self.node}/#'"])
+
+    async def run(self, started: Callable[[Daemon], None] | None = None) -> None:
+        """Run until SIGTERM, SIGINT or a failure; `started` is called after the first tick.
+
+        Raises:
+            BrokerStartError: the embedded broker can't start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask_to_stop, number.name)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_settings)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if self.broker.embedded:
+                    # amqtt is an extra: the daemon runs without it where a broker is set.
+                    from neuromodd.broker import embedded_broker  # noqa: PLC0415
+
+                    await stack.enter_async_context(embedded_broker(self.broker.host, self.broker.port))
+                await self._live(started)
+        finally:
+            self._eye.close()
+            self._state_directory.close()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _live(self, started: Callable[[Daemon], None] | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            sinks = [group.create_task(self._guard(sink), name=f"sink-{sink.name}") for sink in self._sinks]
+            ticks = group.create_task(self._tick_loop(started), name="ticks")
+            stop = asyncio.create_task(self._stop.wait(), name="stop")
+            await asyncio.wait((ticks, stop), return_when=asyncio.FIRST_COMPLETED)
+            log.info("stopping", reason=self._stop_reason or "the tick loop ended")
+            ticks.cancel()
+            stop.cancel()
+            await asyncio.wait((ticks,))
+            await asyncio.gather(*(sink.stop() for sink in self._sinks), return_exceptions=True)
+            for task in sinks:
+                task.cancel()
+        log.info("stopped", ticks=self._vitals.ticks, step=self._brain.engine.step_count)
+
+    async def _guard(self, sink: Sink) -> None:
+        """Keep one sink's failure from being anybody else's."""
+        while not self._stop.is_set():
+            try:
+                await sink.run()
+            except Exception as failure:
+                self._vitals.count_sink_failure(sink.name)
+                log.exception("sink_failed", sink=sink.name, error=f"{type(failure).__name__}: {failure}")
+                await asyncio.sleep(SINK_RETRY_S)
+
+    async def _tick_loop(self, started: Callable[[Daemon], None] | None) -> None:
+        grid = beats(lambda: self._settings.tick.interval_s, asyncio.get_running_loop().time)
+        await self._tick(Due(0.0, 0))
+        log.info(
+            "started",
+            version=__version__,
+            node=self.node,
+            interval_s=self._settings.tick.interval_s,
+            sensors=self._eye.sampler.found,
+            broker=f"{self.broker.host}:{self.broker.port}",
+            embedded=self.broker.embedded,
+            state_directory=str(self.state_path),
+            config=None if self._file is None else str(self._file),
+            step=self._brain.engine.step_count,
+            subscribe=self.subscribe_command(),
+        )
+        if started is not None:
+            started(self)
+        async for due in grid:
+            await self._tick(due)
+
+    async def _tick(self, due: Due) -> None:
+        lateness_ms = due.lateness_s * 1000.0
+        frame = await self._eye.look(sequence=self._brain.sequence, lateness_ms=lateness_ms)
+        tick = self._brain.step(frame)
+        self._newest = tick
+        self._vitals.count(frame, missed=due.missed)
+        if frame.gap:
+            log.warning("gap", seconds=frame.interval_s)
+        for sink in self._sinks:
+            sink.offer(tick)
+        for event in tick.events:
+            log.info("reward", **event.model_dump(mode="json", exclude={"time_utc", "node"}))
+        if tick.fault_changed:
+            log.info("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
+        self._say_what_changed()
+
+    def _say_what_changed(self) -> None:
+        """Publish `info` when other sensors are found, and `health` every so often and on a change."""
+        if self._eye.sampler.found != self._said_sensors:
+            self._said_sensors = self._eye.sampler.found
+            self._publisher.publish(self._info())
+        states = (
+            tuple((name, status.state) for name, status in self._eye.sampler.statuses.items()),
+            self._checkpoints.health.error,
+            tuple(self._vitals.sinks_failed.items()),
+        )
+        if states != self._said_health or clock_s() >= self._health_due_s:
+            self._said_health = states
+            self._health_due_s = clock_s() + self._settings.mqtt.health_interval_s
+            self._publisher.publish(self._health())
+
+    def _info(self) -> Message:
+        return self._vitals.info(self._settings, self._eye, self._newest)
+
+    def _health(self) -> Message:
+        return self._vitals.health(
+            node=self.node,
+            time_utc=datetime.now(UTC),
+            now_s=clock_s(),
+            sensors=self._eye.sampler.statuses,
+            mqtt=self._publisher.health,
+            checkpoint=self._checkpoints.health,
+        )
+
+    def _build_publisher(self) -> Publisher:
+        mqtt = self._settings.mqtt
+        return Publisher(
+            endpoint=Endpoint(
+                host=self.broker.host,
+                port=self.broker.port,
+                identifier=f"neuromodd-{self.node}",
+                will=(topic(mqtt.prefix, self.node, "status"), OFFLINE),
+                username=mqtt.username,
+                password=self._password,
+                tls=mqtt.tls_enabled,
+                ca_file=mqtt.tls.ca_file,
+                keepalive_s=mqtt.keepalive_s,
+            ),
+            prefix=mqtt.prefix,
+            node=self.node,
+            event_limit=mqtt.event_limit,
+            spikes=mqtt.spikes,
+            announce=lambda: [self._info(), self._health()],
+            # Not the engine's generator: how often a broker fails must not change what is learned.
+            backoff=Backoff(random.Random()),  # noqa: S311 - jitter, no secret
+            clock=clock_s,
+        )
+
+    def _resume(self, *, fresh: bool) -> None:
+        if fresh:
+            for path in self._store.paths():
+                log.info("checkpoint_set_aside", moved_to=str(self._store.set_aside(path, "fresh")))
+            return
+        restored = self._store.newest(self._settings.engine.dimensions)
+        if restored is None:
+            log.info("no_checkpoint", state_directory=str(self._store.directory))
+            return
+        self._brain.restore(restored.state)
+        log.info("resumed", checkpoint=str(restored.path), step=self._brain.engine.step_count)
+
+    def _ask_to_stop(self, reason: str) -> None:
+        self._stop_reason = reason
+        self._stop.set()
+
+    def _reload_settings(self) -> None:
+        """Take over what may change while running, and say what may not."""
+        try:
+            after = self._reload().settings
+        except ConfigurationError as error:
+            log.warning("reload_refused", faults=[str(fault) for fault in error.faults])
+            return
+        changed = changed_options(self._settings, after)
+        taken = [name for name in changed if name.startswith(RELOADABLE)]
+        self._settings = self._settings.model_copy(
+            update={
+                "tick": after.tick,
+                "modulators": after.modulators,
+                "rewards": after.rewards,
+                "faults": after.faults,
+                "log": self._settings.log.model_copy(update={"level": after.log.level}),
+                "checkpoint": self._settings.checkpoint.model_copy(
+                    update={"interval_s": after.checkpoint.interval_s, "keep": after.checkpoint.keep}
+                ),
+            }
+        )
+        self._brain.configure(setpoints=after.modulators, rewards=after.rewards, faults=after.faults)
+        self._eye.assembler.interval_s = after.tick.interval_s
+        self._eye.assembler.work_target = after.modulators.work_target
+        self._checkpoints.interval_s = after.checkpoint.interval_s
+        self._store.keep = after.checkpoint.keep
+        logs.configure(level=after.log.level, form=self._settings.log.format)
+        log.info("reloaded", taken=taken, needs_restart=[name for name in changed if name not in taken])
+        self._publisher.publish(self._info())

@@ -1,0 +1,135 @@
+"""Every exception that neuromodd raises.
+
+Each has the base `NeuromoddError` and a builtin, so that a caller may catch either. A message names
+the place, what came, and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class NeuromoddError(Exception):
+    """The base of all exceptions of this package."""
+
+
+class InvalidValueError(NeuromoddError, ValueError):
+    """A value is outside what its place accepts.
+
+    Attributes:
+        place: where the value stands, dotted (`engine.budget`).
+        got: the value that came, as text.
+        expected: what would have been accepted.
+    """
+
+    def __init__(self, place: str, got: object, expected: str) -> None:
+        self.place = place
+        self.got = got
+        self.expected = expected
+        super().__init__(f"{place}: got {shortened(got)}, expected {expected}")
+
+
+class InvalidRecordError(NeuromoddError, ValueError):
+    """A record (a frame, an event, a payload) has fields that are missing, unknown or out of range.
+
+    Attributes:
+        faults: one text for each fault, `place: got ..., expected ...`.
+    """
+
+    def __init__(self, record: str, faults: Sequence[str]) -> None:
+        self.record = record
+        self.faults = tuple(faults)
+        super().__init__(f"{record}: " + "; ".join(self.faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationFault:
+    """One thing that is wrong with the configuration.
+
+    Attributes:
+        place: the option, dotted (`mqtt.port`), or the file.
+        got: the value as the user wrote it, masked where it is a secret.
+        expected: what the option accepts.
+        origin: where the value came from: a file, an environment variable, the command line.
+    """
+
+    place: str
+    got: str
+    expected: str
+    origin: str | None = None
+
+    def __str__(self) -> str:
+        where = f" (from {self.origin})" if self.origin else ""
+        return f"{self.place}: got {self.got}, expected {self.expected}{where}"
+
+
+class ConfigurationError(NeuromoddError, ValueError):
+    """The configuration can't be used; `faults` has everything that is wrong with it."""
+
+    def __init__(self, faults: Sequence[ConfigurationFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class SensorAbsentError(NeuromoddError, LookupError):
+    """This machine has no such sensor: nothing failed, there is nothing to measure."""
+
+
+class SensorError(NeuromoddError, OSError):
+    """A sensor that exists could not be read."""
+
+
+class CheckpointDamagedError(NeuromoddError, ValueError):
+    """A checkpoint file is not whole: truncated, altered, or not a checkpoint at all."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class CheckpointMismatchError(NeuromoddError, ValueError):
+    """A whole checkpoint belongs to another network or to a newer version of neuromodd."""
+
+    def __init__(self, path: Path | None, got: str, expected: str) -> None:
+        self.path = path
+        place = "checkpoint" if path is None else str(path)
+        super().__init__(f"{place}: got {got}, expected {expected}")
+
+
+class StateDirectoryLockedError(NeuromoddError, RuntimeError):
+    """Another neuromodd holds the state directory."""
+
+    def __init__(self, directory: Path, pid: int | None) -> None:
+        self.directory = directory
+        self.pid = pid
+        holder = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"{directory}: locked by {holder}; one daemon to a state directory")
+
+
+class StateDirectoryError(NeuromoddError, OSError):
+    """The state directory can't be made or written."""
+
+
+class BrokerStartError(NeuromoddError, OSError):
+    """The embedded broker could not start."""
+
+
+class MqttLinkError(NeuromoddError, ConnectionError):
+    """The connection to the broker failed or was lost.
+
+    Attributes:
+        refused_login: the broker answered and does not let us in.
+    """
+
+    def __init__(self, reason: str, *, refused_login: bool = False) -> None:
+        self.refused_login = refused_login
+        super().__init__(reason)
+
+
+def shortened(value: object, limit: int = 80) -> str:
+    """The repr of `value`, cut to `limit` characters, so that a message stays one line."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

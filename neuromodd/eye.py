@@ -1,0 +1,98 @@
+"""Sensors, sampler and assembler together: one look, one frame; and the rhythm of the looks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from neuromodd.config import Settings
+from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.rates import FrameAssembler
+from neuromodd.sensors.base import Sampler, Sensor
+from neuromodd.sensors.cgroup import CgroupSensor
+from neuromodd.sensors.cpu import CpuSensor
+from neuromodd.sensors.disk import DiskSensor
+from neuromodd.sensors.host import boot_id
+from neuromodd.sensors.hwmon import HwmonSensor
+from neuromodd.sensors.memory import MemorySensor
+from neuromodd.sensors.network import NetworkSensor
+from neuromodd.sensors.nvml import NvmlSensor
+from neuromodd.sensors.pressure import PressureSensor
+from neuromodd.sensors.thermal_zones import ThermalZonesSensor
+
+
+def clock_s() -> float:
+    """Seconds since boot, time asleep included: the clock of the frames."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def build_sensors(settings: Settings) -> list[Sensor]:
+    """All sensors but the disabled ones, in the order in which they are read."""
+    options = settings.sensors
+    procfs, sysfs = options.procfs_root, options.sysfs_root
+    sensors: list[Sensor] = [
+        CpuSensor(procfs_root=procfs, sysfs_root=sysfs),
+        MemorySensor(procfs_root=procfs),
+        PressureSensor(procfs_root=procfs),
+        DiskSensor(procfs_root=procfs, sysfs_root=sysfs),
+        NetworkSensor(
+            procfs_root=procfs, sysfs_root=sysfs, include_loopback=options.network.include_loopback
+        ),
+        HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail),
+        ThermalZonesSensor(sysfs_root=sysfs),
+        CgroupSensor(sysfs_root=sysfs),
+        NvmlSensor(),
+    ]
+    return [sensor for sensor in sensors if sensor.name not in options.disabled]
+
+
+class Eye:
+    """Sampler and assembler together: one call, one frame."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sampler = Sampler(build_sensors(settings), deadline_s=settings.sensors.deadline_s, clock=clock_s)
+        self.assembler = FrameAssembler(
+            node=settings.node_name(),
+            boot_id=boot_id(settings.sensors.procfs_root),
+            interval_s=settings.tick.interval_s,
+            work_target=settings.modulators.work_target,
+        )
+
+    async def look(self, *, sequence: int, lateness_ms: float | None) -> TelemetryFrame:
+        """The frame of this moment."""
+        monotonic_s, time_utc = clock_s(), datetime.now(UTC)
+        readings = await self.sampler.sample()
+        return self.assembler.assemble(
+            readings, sequence=sequence, time_utc=time_utc, monotonic_s=monotonic_s, lateness_ms=lateness_ms
+        )
+
+    def close(self) -> None:
+        """Let go of the sensors."""
+        self.sampler.close()
+
+
+class Due(NamedTuple):
+    """One tick of the grid: how late it begins, and how many before it never took place."""
+
+    lateness_s: float
+    missed: int
+
+
+async def beats(interval_s: Callable[[], float], clock: Callable[[], float]) -> AsyncIterator[Due]:
+    """Wake up on a grid of absolute times, first after one interval; another interval begins another grid."""
+    interval, start_s, count = interval_s(), clock(), 0
+    while True:
+        if interval_s() != interval:
+            interval, start_s, count = interval_s(), start_s + count * interval, 0
+        count += 1
+        wait_s = start_s + count * interval - clock()
+        if wait_s > 0.0:
+            await asyncio.sleep(wait_s)
+        lateness_s = max(clock() - (start_s + count * interval), 0.0)
+        missed = math.floor(lateness_s / interval)
+        count += missed
+        yield Due(lateness_s, missed)

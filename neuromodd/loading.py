@@ -1,0 +1,220 @@
+"""Where the values of the options come from.
+
+defaults < TOML file < environment (`NEUROMODD_MQTT__HOST`) < command line (`--mqtt.host`). All faults are
+collected and reported at once, each with its place, value, expectation and origin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings.exceptions import SettingsError
+
+from neuromodd.config import PREFIX, Settings, options
+from neuromodd.core.record import describe_faults
+from neuromodd.errors import ConfigurationError, ConfigurationFault, shortened
+
+SYSTEM_FILE = Path("/etc/neuromodd/neuromodd.toml")
+MASK = "'***'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings, the file they were read from, and what is odd but no fault."""
+
+    settings: Settings
+    file: Path | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Layer:
+    """One source of values: `origin` names it for the user, with the option's path put in."""
+
+    values: dict[str, Any]
+    kind: Literal["file", "environment", "command line"]
+    file: Path | None = None
+    faults: list[ConfigurationFault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def origin(self, path: Sequence[str]) -> str:
+        if self.kind == "environment":
+            return PREFIX + "__".join(path).upper()
+        return str(self.file) if self.kind == "file" else f"--{'.'.join(path)}"
+
+
+def load(
+    file: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read, merge and check all layers.
+
+    Args:
+        file: the TOML file; None looks at /etc/neuromodd/neuromodd.toml, then in $XDG_CONFIG_HOME.
+        overrides: from the command line, by dotted name.
+        environ: the environment; None is the process's own.
+
+    Raises:
+        ConfigurationError: with every fault that was found.
+    """
+    environment = os.environ if environ is None else environ
+    chosen = file if file is not None else default_file(environment)
+    layers = [
+        _file_layer(chosen),
+        _environment_layer(environment),
+        _Layer(_nested(overrides or {}), "command line"),
+    ]
+    faults = [fault for layer in layers for fault in layer.faults]
+    settings: Settings | None = None
+    try:
+        settings = Settings(**_merged(layer.values for layer in layers))
+    except ValidationError as error:
+        faults += _validation_faults(error, layers)
+    if settings is not None:
+        faults += _check_together(settings, layers)
+    if faults or settings is None:
+        raise ConfigurationError(faults)
+    warnings = tuple(warning for layer in layers for warning in layer.warnings)
+    return Loaded(settings=settings, file=chosen, warnings=warnings)
+
+
+def default_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that is read when none is named; None if there is none."""
+    config_home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    candidates = (SYSTEM_FILE, Path(config_home) / "neuromodd" / "neuromodd.toml")
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _file_layer(file: Path | None) -> _Layer:
+    layer = _Layer({}, "file", file)
+    if file is None:
+        return layer
+    try:
+        layer.values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        layer.faults.append(
+            ConfigurationFault(place=str(file), got=error.strerror or str(error), expected="a readable file")
+        )
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        layer.faults.append(ConfigurationFault(place=str(file), got=str(error), expected="TOML in UTF-8"))
+    return layer
+
+
+def _environment_layer(environ: Mapping[str, str]) -> _Layer:
+    layer = _Layer({}, "environment")
+    known = {PREFIX + option.name.replace(".", "__").upper() for option in options()}
+    known |= {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known]
+    for name in unknown:
+        guess = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {guess[0]}?" if guess else ""
+        if "__" in name:
+            layer.faults.append(
+                ConfigurationFault(
+                    place=_dotted(name), got="a value", expected=f"no such option{hint}", origin=name
+                )
+            )
+        else:
+            layer.warnings.append(f"the environment variable {name} is not an option{hint}")
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {
+        name.lower(): (None if value == "null" else value)
+        for name, value in environ.items()
+        if name.upper() in known and value != ""
+    }
+    try:
+        layer.values = source()
+    except SettingsError as error:
+        layer.faults.append(
+            ConfigurationFault(place="environment", got=str(error), expected="JSON for a whole section")
+        )
+    return layer
+
+
+def _dotted(variable: str) -> str:
+    return variable.upper().removeprefix(PREFIX).replace("__", ".").lower()
+
+
+def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[leaf] = None if value == "null" else value
+    return tree
+
+
+def _merged(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for tree in trees:
+        _merge_into(result, tree)
+    return result
+
+
+def _merge_into(target: dict[str, Any], tree: Mapping[str, Any]) -> None:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and isinstance(target.get(name), dict):
+            _merge_into(target[name], value)
+        else:
+            target[name] = _merged([value]) if isinstance(value, Mapping) else value
+
+
+def _validation_faults(error: ValidationError, layers: Sequence[_Layer]) -> list[ConfigurationFault]:
+    faults = []
+    for place, got, reason in describe_faults(error):
+        path = [part for part in place.split(".") if not part.isdigit()]
+        name = ".".join(path)
+        layer = next((layer for layer in reversed(layers) if _has(layer.values, path)), None)
+        expected = reason
+        if reason == "no such field":
+            guess = difflib.get_close_matches(name, [option.name for option in options()], n=1)
+            expected = f"no such option; did you mean {guess[0]}?" if guess else "no such option"
+        faults.append(
+            ConfigurationFault(
+                place=name,
+                got=MASK if "password" in name else shortened(got),
+                expected=expected,
+                origin=None if layer is None else layer.origin(path),
+            )
+        )
+    return faults
+
+
+def _has(tree: object, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _check_together(settings: Settings, layers: Sequence[_Layer]) -> list[ConfigurationFault]:
+    faults = []
+
+    def fault(name: str, got: object, expected: str) -> None:
+        path = name.split(".")
+        layer = next((layer for layer in reversed(layers) if _has(layer.values, path)), None)
+        origin = None if layer is None else layer.origin(path)
+        faults.append(ConfigurationFault(place=name, got=shortened(got), expected=expected, origin=origin))
+
+    mqtt = settings.mqtt
+    if mqtt.host is not None and mqtt.embedded == "true":
+        fault("mqtt.embedded", "true", "not true beside a mqtt.host: one broker")
+    if mqtt.password is not None and mqtt.password_file is not None:
+        fault("mqtt.password_file", str(mqtt.password_file), "nothing beside mqtt.password")
+    if (mqtt.password is not None or mqtt.password_file is not None) and mqtt.username is None:
+        fault("mqtt.username", None, "a name to go with the password")
+    if settings.rewards.busy_off_ratio > settings.rewards.busy_on_ratio:
+        fault("rewards.busy_off_ratio", settings.rewards.busy_off_ratio, "at most rewards.busy_on_ratio")
+    return faults

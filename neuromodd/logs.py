@@ -1,0 +1,48 @@
+"""structlog set-up: one line an event, JSON off a terminal, readable on one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(*, level: str, form: Literal["auto", "console", "json"]) -> None:
+    """Send all events of `level` and above to standard error; may be called again to change the level."""
+    on_terminal = sys.stderr.isatty()
+    console = form == "console" or (form == "auto" and on_terminal)
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time_utc"),
+    ]
+    if console:
+        # Without this, structlog would draw tracebacks with rich where that happens to be installed.
+        plain = structlog.dev.ConsoleRenderer(
+            colors=on_terminal, timestamp_key="time_utc", exception_formatter=structlog.dev.plain_traceback
+        )
+        last: list[structlog.typing.Processor] = [plain]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    _forward_libraries()
+
+
+def _forward_libraries() -> None:
+    """Let warnings of libraries that use the standard library's logging appear as events of ours."""
+    root = logging.getLogger()
+    root.handlers = [_Forwarder()]
+    root.setLevel(logging.WARNING)
+
+
+class _Forwarder(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().warning("library_message", library=record.name, message=record.getMessage())

@@ -1,0 +1,263 @@
+"""The Sensor protocol, and the Sampler that reads all sensors on a thread of its own.
+
+A sensor may block: SMBus, a dead GPU, a network file system. Each has a deadline. One that misses it is
+left behind with the thread that it holds, a new thread goes on with the others, and the sensor is not
+asked again until it has returned; so there is never more than one stuck thread a sensor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import structlog
+
+from neuromodd.core.rates import Reading
+from neuromodd.errors import SensorAbsentError
+
+ABSENT_RETRY_S = 60.0
+"""An absent sensor is looked for again after this: devices are plugged in, drivers are loaded."""
+
+log = structlog.get_logger()
+
+SensorState = Literal["ok", "absent", "failed", "hung"]
+
+
+class Sensor(Protocol):
+    """One source of telemetry. All calls come from one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """Its name in settings, health and logs."""
+
+    def read(self) -> object:
+        """One reading, of a type of `core.readings` or of the frame's own.
+
+        Raises:
+            SensorAbsentError: this machine has no such sensor.
+            Exception: anything else is a failure of this sensor alone.
+        """
+
+    def close(self) -> None:
+        """Let go of descriptors and libraries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorStatus:
+    """How a sensor is; `duration_ms` is how long its last reading took."""
+
+    state: SensorState
+    error: str | None = None
+    failures: int = 0
+    duration_ms: float | None = None
+
+
+class Sampler:
+    """Reads all sensors once per call of `sample`.
+
+    Args:
+        sensors: in the order in which they are read.
+        deadline_s: what each sensor may take.
+        clock: monotonic seconds, those of the frames.
+    """
+
+    def __init__(self, sensors: Sequence[Sensor], *, deadline_s: float, clock: Callable[[], float]) -> None:
+        self._sensors = {sensor.name: sensor for sensor in sensors}
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._worker = _Worker()
+        self._stuck: set[str] = set()
+        self._absent_until_s: dict[str, float] = {}
+        self.statuses: dict[str, SensorStatus] = {}
+
+    async def sample(self) -> dict[str, Reading]:
+        """One reading of each sensor that has one to give, by the sensor's name."""
+        now_s = self._clock()
+        todo = [
+            sensor
+            for name, sensor in self._sensors.items()
+            if name not in self._stuck and self._absent_until_s.get(name, now_s) <= now_s
+        ]
+        readings: dict[str, Reading] = {}
+        while todo:
+            job = _Job(todo, self._clock, asyncio.get_running_loop(), self._returned)
+            self._worker.submit(job)
+            hung = await job.wait(self._deadline_s)
+            for outcome in job.outcomes:
+                self._note(outcome)
+                if outcome.reading is not None:
+                    readings[outcome.name] = outcome.reading
+            if hung is None:
+                break
+            self._leave_behind(hung)
+            done = {outcome.name for outcome in job.outcomes} | {hung}
+            todo = [sensor for sensor in todo if sensor.name not in done]
+        return readings
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Names of the sensors that exist on this machine."""
+        return tuple(name for name, status in self.statuses.items() if status.state != "absent")
+
+    def close(self) -> None:
+        """Let the thread close the sensors and end; does not wait for it."""
+        self._worker.stop([sensor for name, sensor in self._sensors.items() if name not in self._stuck])
+
+    def _note(self, outcome: _Outcome) -> None:
+        before = self.statuses.get(outcome.name)
+        failures = 0 if before is None else before.failures
+        if outcome.state == "failed":
+            failures += 1
+        self._absent_until_s.pop(outcome.name, None)
+        if outcome.state == "absent":
+            self._absent_until_s[outcome.name] = self._clock() + ABSENT_RETRY_S
+        self._set(
+            outcome.name,
+            SensorStatus(
+                state=outcome.state, error=outcome.error, failures=failures, duration_ms=outcome.duration_ms
+            ),
+        )
+
+    def _leave_behind(self, name: str) -> None:
+        self._stuck.add(name)
+        self._worker = _Worker()
+        before = self.statuses.get(name)
+        error = f"no answer within {self._deadline_s} s"
+        failures = 1 if before is None else before.failures + 1
+        self._set(name, SensorStatus(state="hung", error=error, failures=failures))
+
+    def _returned(self, name: str) -> None:
+        self._stuck.discard(name)
+
+    def _set(self, name: str, status: SensorStatus) -> None:
+        before = self.statuses.get(name)
+        self.statuses[name] = status
+        if before is not None and (before.state, before.error) == (status.state, status.error):
+            return
+        if status.state == "absent":
+            log.info("sensor_absent", sensor=name, reason=status.error)
+        elif status.state != "ok":
+            log.warning(
+                "sensor_hung" if status.state == "hung" else "sensor_failed", sensor=name, error=status.error
+            )
+        elif before is not None:
+            log.info("sensor_back", sensor=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    name: str
+    state: SensorState
+    duration_ms: float
+    reading: Reading | None = None
+    error: str | None = None
+
+
+class _Job:
+    """The sensors of one sample, done by one thread and awaited by the loop."""
+
+    def __init__(
+        self,
+        sensors: Sequence[Sensor],
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+        returned: Callable[[str], None],
+    ) -> None:
+        self._sensors = sensors
+        self._clock = clock
+        self._loop = loop
+        self._returned = returned
+        self._done = asyncio.Event()
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._current: tuple[str, float] | None = None
+        self.outcomes: list[_Outcome] = []
+
+    async def wait(self, deadline_s: float) -> str | None:
+        """Wait for the job; the name of the sensor that missed its deadline, else None."""
+        wait_s = deadline_s
+        while True:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._done.wait()
+            except TimeoutError:
+                with self._lock:
+                    if self._current is None:
+                        wait_s = deadline_s
+                        continue
+                    name, since_s = self._current
+                    wait_s = since_s + deadline_s - time.monotonic()
+                    if wait_s <= 0.0:
+                        self._abandoned = True
+                        return name
+            else:
+                return None
+
+    def run(self) -> bool:
+        """Read the sensors, on the worker's thread; False if the loop gave up on this thread meanwhile."""
+        for sensor in self._sensors:
+            with self._lock:
+                self._current = (sensor.name, time.monotonic())
+            outcome = _read(sensor, self._clock)
+            with self._lock:
+                self._current = None
+                if self._abandoned:
+                    self._call(partial(self._returned, sensor.name))
+                    return False
+                self.outcomes.append(outcome)
+        self._call(self._done.set)
+        return True
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            # The loop has closed while a sensor was stuck: nobody is waiting any more.
+            return
+
+
+class _Worker:
+    """A daemon thread, so that a stuck sensor can't keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job | Sequence[Sensor]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: _Job) -> None:
+        """Do `job` after those that wait."""
+        self._jobs.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="neuromodd-sampler", daemon=True)
+            self._thread.start()
+
+    def stop(self, sensors: Sequence[Sensor]) -> None:
+        """Close `sensors` after the jobs that wait, then end."""
+        self._jobs.put(sensors)
+
+    def _run(self) -> None:
+        while isinstance(job := self._jobs.get(), _Job):
+            if not job.run():
+                return
+        for sensor in job:
+            sensor.close()
+
+
+def _read(sensor: Sensor, clock: Callable[[], float]) -> _Outcome:
+    begin = time.monotonic()
+    reading, error = None, None
+    state: SensorState = "ok"
+    try:
+        value = sensor.read()
+        reading = Reading(value=value, at_s=clock())
+    except SensorAbsentError as absent:
+        state, error = "absent", str(absent)
+    except Exception as failure:  # noqa: BLE001 - the guard around one sensor
+        state, error = "failed", f"{type(failure).__name__}: {failure}"
+    duration_ms = (time.monotonic() - begin) * 1000.0
+    return _Outcome(name=sensor.name, state=state, duration_ms=duration_ms, reading=reading, error=error)

@@ -1,0 +1,1 @@
+"""OUT: one file a destination of ticks."""
