@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from neuromodd.errors import BrokerStartError
+from neuromodd.processes import listening_process
 
 MAX_CONNECTIONS = 100
 STOP_S = 2.0
@@ -53,9 +54,10 @@ async def _check_free(host: str, port: int) -> None:
     try:
         server = await asyncio.start_server(lambda _reader, writer: writer.close(), host, port)
     except OSError as error:
+        holder = listening_process(port) or "another process"
         raise BrokerStartError(
-            f"{host}:{port} is taken ({error.strerror}); set mqtt.host to use the broker there, "
-            "or mqtt.port for another port"
+            f"{host}:{port} is taken by {holder} ({error.strerror}); "
+            "set mqtt.host to use the broker there, or mqtt.port for another port"
         ) from None
     server.close()
     await server.wait_closed()

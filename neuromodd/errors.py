@@ -102,10 +102,9 @@ class CheckpointMismatchError(NeuromoddError, ValueError):
 class StateDirectoryLockedError(NeuromoddError, RuntimeError):
     """Another neuromodd holds the state directory."""
 
-    def __init__(self, directory: Path, pid: int | None) -> None:
+    def __init__(self, directory: Path, holder: str) -> None:
         self.directory = directory
-        self.pid = pid
-        holder = "another process" if pid is None else f"process {pid}"
+        self.holder = holder
         super().__init__(f"{directory}: locked by {holder}; one daemon to a state directory")
 
 

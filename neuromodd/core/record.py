@@ -28,6 +28,8 @@ def describe_faults(error: ValidationError) -> list[tuple[str, object, str]]:
             faults.append((place, item["input"], "no such field"))
         elif item["type"] == "missing":
             faults.append((place, None, "a value, it is required"))
+        elif item["type"] == "frozen_instance":
+            faults.append((place, item["input"], "no assignment, a record is frozen"))
         else:
             message = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             faults.append((place, item["input"], message))
@@ -85,6 +87,15 @@ class JsonModel(_Model):
     positional_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that the constructor takes by position too: a few types' parameters have an order."""
 
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Assign a field; a fault raises the package's own error rather than pydantic's."""
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                raise _fail(type(self).__name__, error) from None
+
     def to_json(self) -> str:
         """This object as one line of JSON; every finite double survives bit for bit."""
         return self.model_dump_json()
@@ -130,12 +141,3 @@ class MutableState(JsonModel):
     """A JsonModel whose fields may be assigned; each assignment is checked like the constructor's."""
 
     model_config = ConfigDict(validate_assignment=True)
-
-    if not TYPE_CHECKING:
-
-        def __setattr__(self, name: str, value: object) -> None:
-            """Assign a field; a fault raises the package's own error rather than pydantic's."""
-            try:
-                super().__setattr__(name, value)
-            except ValidationError as error:
-                raise _fail(type(self).__name__, error) from None

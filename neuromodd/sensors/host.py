@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
-
 from neuromodd.core.messages import HostFacts
 
 
@@ -38,7 +36,7 @@ def host_facts(procfs_root: Path, gpus: tuple[str, ...] = ()) -> HostFacts:
         kernel=f"{system.sysname} {system.release}",
         architecture=system.machine,
         cpu_model=model,
-        cpu_count=psutil.cpu_count(logical=True),
-        memory_total_bytes=psutil.virtual_memory().total,
+        cpu_count=os.cpu_count(),
+        memory_total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpus=gpus,
     )

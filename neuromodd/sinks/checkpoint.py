@@ -28,6 +28,7 @@ from neuromodd.errors import (
     StateDirectoryError,
     StateDirectoryLockedError,
 )
+from neuromodd.processes import describe_process
 
 FORMAT = "neuromodd-checkpoint"
 VERSION = 1
@@ -66,7 +67,8 @@ class StateDirectory:
         except OSError:
             holder = os.pread(self._lock, 32, 0).strip()
             os.close(self._lock)
-            raise StateDirectoryLockedError(path, int(holder) if holder.isdigit() else None) from None
+            named = describe_process(int(holder)) if holder.isdigit() else "another process"
+            raise StateDirectoryLockedError(path, named) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 

@@ -86,6 +86,7 @@ class Publisher:
         self._link: Link | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._stopped.set()
         self._connections = 0
         self._published = 0
         self._error: str | None = None
@@ -119,6 +120,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Connect, publish, and connect again, until `stop`."""
+        self._stopped.clear()
         try:
             while not self._stopping.is_set():
                 refused = False

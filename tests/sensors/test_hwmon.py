@@ -265,11 +265,3 @@ def test_a_package_that_tells_no_temperature_stands_for_nothing(
 ) -> None:
     add_chip(0, "k10temp", "pci0", temp1_input=-128000, temp1_label="Tctl")
     assert sensor.read().cpu is None
-
-
-@pytest.mark.skipif(not any(Path("/sys/class/hwmon").glob("*/*_input")), reason="no chip on this machine")
-def test_names_on_this_machine_are_unique() -> None:
-    sensor = HwmonSensor(sysfs_root=Path("/sys"))
-    names = [sample.name for sample in sensor.read().temperatures]
-    sensor.close()
-    assert len(names) == len(set(names))

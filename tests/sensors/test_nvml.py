@@ -146,6 +146,11 @@ def test_numbers_that_mean_not_available_are_none(play: Play) -> None:
     assert {gpu[field] for field in fields.split()} == {None}
 
 
+def test_more_memory_used_than_there_is_means_that_neither_is_known(play: Play) -> None:
+    gpu = read_once(play, "0 memory_used 25000000000")["gpus"][0]
+    assert (gpu["memory_used_bytes"], gpu["memory_total_bytes"]) == (None, None)
+
+
 def test_a_limit_of_zero_is_none(play: Play) -> None:
     gpu = read_once(play, "0 power_limit 0", "0 slowdown 0", "0 sm_clock_max 0")["gpus"][0]
     assert (gpu["power_limit_watts"], gpu["slowdown_celsius"], gpu["sm_clock_max_hz"]) == (None, None, None)
@@ -176,6 +181,12 @@ def test_a_gpu_that_comes_back_is_read_again(play: Play) -> None:
     assert results[2] == results[0]
 
 
+def test_a_gpu_that_takes_the_place_of_a_lost_one_has_its_own_identity(play: Play) -> None:
+    lost, other = f"0 * {GPU_IS_LOST}\n", "0 uuid GPU-other\n"
+    results, _ = play((0.0, HEALTHY), (1.0, HEALTHY + lost), (2.0, HEALTHY + other))
+    assert results[2]["gpus"][0]["uuid"] == "GPU-other"
+
+
 @pytest.mark.parametrize(
     ("code", "word"),
     [
@@ -190,9 +201,9 @@ def test_a_driver_that_does_not_start_says_why(play: Play, code: str, word: str)
     assert read_once(play, f"- init {code}") == {"gpus": [], "driver_error": word}
 
 
-def test_a_driver_that_can_not_count_is_shut_down(play: Play) -> None:
-    _, log = play((0.0, HEALTHY + f"- count {MISMATCH}\n"))
-    assert log == ["init", "shutdown"]
+def test_a_driver_that_can_not_count_is_shut_down_before_it_is_initialised_again(play: Play) -> None:
+    _, log = play((0.0, HEALTHY + f"- count {MISMATCH}\n"), (5.0, HEALTHY))
+    assert log == ["init", "shutdown", "init", "shutdown"]
 
 
 def test_a_driver_that_goes_away_midway_says_why(play: Play) -> None:

@@ -157,11 +157,3 @@ def test_a_driver_that_is_loaded_later_is_found(
     add_zone(0, "acpitz", 27800)
     now[0] += 60.0
     assert celsius(sensor.read()) == {"thermal_zone/acpitz": 27.8}
-
-
-@pytest.mark.skipif(not any(Path("/sys/class/thermal").glob("thermal_zone*")), reason="no zone here")
-def test_names_on_this_machine_are_unique() -> None:
-    sensor = ThermalZonesSensor(sysfs_root=Path("/sys"))
-    names = [sample.name for sample in sensor.read().temperatures]
-    sensor.close()
-    assert len(names) == len(set(names))

@@ -1,0 +1,58 @@
+"""Fixtures that start real processes, and end them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Listener, Mosquitto
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Starts brokers; all are stopped at the end."""
+    started: list[Mosquitto] = []
+
+    def start(extra: Sequence[str] = ()) -> Mosquitto:
+        started.append(Mosquitto(tmp_path, extra))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    return start_mosquitto()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[int], Listener]]:
+    """Starts listeners; all are closed at the end."""
+    started: list[Listener] = []
+
+    def start(port: int) -> Listener:
+        started.append(Listener(port))
+        return started[-1]
+
+    yield start
+    for listener in started:
+        listener.close()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons named `lab` with a state directory under tmp_path; all are killed at the end."""
+    started: list[Daemon] = []
+
+    def start(*arguments: str, port: int | None = None, environ: dict[str, str] | None = None) -> Daemon:
+        base = ["--node", "lab", "--checkpoint.directory", str(tmp_path / "state"), "--log.format", "json"]
+        broker = [] if port is None else ["--mqtt.host", "127.0.0.1", "--mqtt.port", str(port)]
+        started.append(Daemon([*base, *broker, *arguments], environ or {}))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.close()

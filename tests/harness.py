@@ -1,0 +1,191 @@
+"""Real processes for tests: a private broker, the daemon, and somebody who listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import paho.mqtt.client as paho
+import pytest
+
+T = TypeVar("T")
+WAIT_S = 20.0
+
+
+def wait_for(look: Callable[[], T | None], what: str, timeout_s: float = WAIT_S) -> T:
+    """Poll `look` until it finds something; fail with `what` after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s} s: {what}")
+        pause.wait(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Mosquitto:
+    """A mosquitto of one's own on a loopback port; it may be killed and started again."""
+
+    def __init__(self, directory: Path, extra: Sequence[str] = ()) -> None:
+        program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        assert program, "mosquitto is not installed; `make test` installs it"
+        self._program = program
+        self.port = free_port()
+        self._config = directory / f"mosquitto-{self.port}.conf"
+        lines = [f"listener {self.port} 127.0.0.1", *(extra or ["allow_anonymous true"]), "user root"]
+        self._config.write_text("\n".join(lines) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._program, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for(self._answers, f"mosquitto on port {self.port}")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(WAIT_S)
+            self._process = None
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Heard(NamedTuple):
+    """One message as it arrived."""
+
+    at_s: float
+    topic: str
+    payload: bytes
+    retained: bool
+    qos: int
+
+    @property
+    def name(self) -> str:
+        return self.topic.rsplit("/", 1)[-1]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.payload)
+
+
+class Listener:
+    """Subscribes to everything on a broker and keeps what it hears."""
+
+    def __init__(self, port: int) -> None:
+        self.heard: list[Heard] = []
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_message = self._hear
+        self._client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        heard = Heard(time.monotonic(), message.topic, message.payload, message.retain, message.qos)
+        self.heard.append(heard)
+
+    def named(self, name: str) -> list[Heard]:
+        return [heard for heard in list(self.heard) if heard.name == name]
+
+    def wait(
+        self,
+        name: str,
+        accept: Callable[[Heard], bool] = lambda _: True,
+        *,
+        count: int = 1,
+        timeout_s: float = WAIT_S,
+    ) -> Heard:
+        """The newest of the first `count` messages on a topic that `accept` likes."""
+
+        def found() -> Heard | None:
+            liked = [heard for heard in self.named(name) if accept(heard)]
+            return liked[count - 1] if len(liked) >= count else None
+
+        return wait_for(found, f"{count} x {name}", timeout_s)
+
+    def status(self) -> str | None:
+        heard = self.named("status")
+        return heard[-1].payload.decode() if heard else None
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+class Daemon:
+    """A real neuromodd in a process of its own, and the lines that it logged."""
+
+    def __init__(self, arguments: Sequence[str], environ: dict[str, str], command: str = "run") -> None:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("NEUROMODD_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "neuromodd", command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **environ},
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.decode().rstrip("\n"))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.events if entry["event"] == event]
+
+    def wait_log(self, event: str, *, count: int = 1) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            entries = self.logged(event)
+            if len(entries) < count and self.process.poll() is not None:
+                pytest.fail(f"ended with {self.process.returncode} before {event}: {self.lines}")
+            return entries[count - 1] if len(entries) >= count else None
+
+        return wait_for(found, f"{count} x {event} in the log")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        return status
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
