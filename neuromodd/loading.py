@@ -6,7 +6,6 @@ collected and reported at once, each with its place, value, expectation and orig
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,8 +114,7 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     known |= {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known]
     for name in unknown:
-        guess = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"; did you mean {guess[0]}?" if guess else ""
+        hint = _closest(name.upper(), known)
         if "__" in name:
             layer.faults.append(
                 ConfigurationFault(
@@ -138,6 +136,14 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
             ConfigurationFault(place="environment", got=str(error), expected="JSON for a whole section")
         )
     return layer
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing."""
+    import difflib  # noqa: PLC0415 - memory that only a misspelling is worth
+
+    guess = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {guess[0]}?" if guess else ""
 
 
 def _dotted(variable: str) -> str:
@@ -178,8 +184,7 @@ def _validation_faults(error: ValidationError, layers: Sequence[_Layer]) -> list
         layer = next((layer for layer in reversed(layers) if _has(layer.values, path)), None)
         expected = reason
         if reason == "no such field":
-            guess = difflib.get_close_matches(name, [option.name for option in options()], n=1)
-            expected = f"no such option; did you mean {guess[0]}?" if guess else "no such option"
+            expected = f"no such option{_closest(name, [option.name for option in options()])}"
         faults.append(
             ConfigurationFault(
                 place=name,

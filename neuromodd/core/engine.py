@@ -464,7 +464,7 @@ class SpikingInferenceEngine:
 
         Args:
             stimuli: intensity of each channel in [0, 1], clipped; None for an absent channel, which
-                neither spikes nor learns: its weights only make room for what the others learn.
+                neither spikes nor learns: only the scaling of a row moves its weights.
             modulators: the levels; None counts as the baseline.
             drives: of the Izhikevich bank, in [0, 1], clipped; None for no current. Not given: power,
                 heat and work from channels 4, 5 and 7 of the default eight.

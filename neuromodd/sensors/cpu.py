@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from neuromodd.core.readings import CpuReading
@@ -58,7 +57,7 @@ def parse_loadavg(text: str) -> float:
 def parse_cpuinfo(text: str) -> float | None:
     """The mean of the frequencies in /proc/cpuinfo, in Hz; None where it tells none, as off x86."""
     megahertz = [float(found) for found in _MHZ_LINE.findall(text)]
-    return fmean(megahertz) * 1e6 if megahertz else None
+    return sum(megahertz) / len(megahertz) * 1e6 if megahertz else None
 
 
 class CpuSensor:
@@ -120,7 +119,7 @@ class CpuSensor:
 
     def _policy_frequency(self) -> float | None:
         kilohertz = [khz for file in self._policies if (khz := self._policy_khz(file))]
-        return fmean(kilohertz) * 1e3 if kilohertz else None
+        return sum(kilohertz) / len(kilohertz) * 1e3 if kilohertz else None
 
     def _policy_khz(self, file: HeldFile) -> int | None:
         try:
