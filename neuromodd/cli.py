@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BaseExceptionGroup as group:
         for failure in _leaves(group):
             _complain(f"{type(failure).__name__}: {failure}")
+            if not isinstance(failure, (NeuromoddError, OSError)):
+                # A fault of ours: whoever reports it needs to show where.
+                traceback.print_exception(failure)
         status = EXIT_FAILED
     except (NeuromoddError, OSError) as error:
         _complain(str(error))

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import socket
+import ssl
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,14 @@ def _readable_file(value: Path) -> Path:
     return value
 
 
+def _certificates(value: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=value)
+    except OSError:
+        raise ValueError("a file of PEM certificates") from None
+    return value
+
+
 def _directory(value: Path) -> Path:
     if not value.is_dir():
         raise ValueError("a directory")
@@ -70,6 +79,7 @@ def _directory(value: Path) -> Path:
 
 NodeName = Annotated[str, AfterValidator(_node)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
 Directory = Annotated[Path, AfterValidator(_directory)]
 
 
@@ -85,7 +95,7 @@ class TlsSettings(Record):
     """TLS to the broker; certificates are always verified."""
 
     enabled: bool = Field(default=False, description="speak TLS; implied by a ca_file")
-    ca_file: ReadableFile | None = Field(
+    ca_file: CertificateFile | None = Field(
         default=None, description="CA certificates to trust instead of the system's"
     )
 

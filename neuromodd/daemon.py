@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +72,8 @@ class Daemon:
         self._reload = reload
         self.broker: BrokerAddress = resolve_broker(settings)
         self.node = settings.node_name()
+        if settings.node is None and self.node != socket.gethostname():
+            log.warning("hostname_mapped", hostname=socket.gethostname(), node=self.node)
         self._password = settings.mqtt.read_password()
         self._state_directory = StateDirectory(settings.checkpoint.state_directory())
         try:
@@ -170,7 +173,9 @@ class Daemon:
     async def _tick_loop(self, started: Callable[[Daemon], None] | None) -> None:
         grid = beats(lambda: self._settings.tick.interval_s, asyncio.get_running_loop().time)
         await self._tick(Due(0.0, 0))
-        log.info(
+        # On a terminal the greeting says it better.
+        say = log.info if started is None else log.debug
+        say(
             "started",
             version=__version__,
             node=self.node,
@@ -192,7 +197,6 @@ class Daemon:
         lateness_ms = due.lateness_s * 1000.0
         frame = await self._eye.look(sequence=self._brain.sequence, lateness_ms=lateness_ms)
         tick = self._brain.step(frame)
-        self._newest = tick
         self._vitals.count(frame, missed=due.missed)
         if frame.gap:
             log.warning("gap", seconds=frame.interval_s)
@@ -200,8 +204,9 @@ class Daemon:
             sink.offer(tick)
         for event in tick.events:
             log.info("reward", **event.model_dump(mode="json", exclude={"time_utc", "node"}))
-        if tick.fault_changed:
-            log.info("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
+        if tick.fault_changed and (self._newest is not None or tick.fault.evidence):
+            log.warning("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
+        self._newest = tick
         self._say_what_changed()
 
     def _say_what_changed(self) -> None:

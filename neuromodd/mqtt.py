@@ -93,23 +93,8 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
     Raises:
         MqttLinkError: the broker can't be reached or refuses us.
     """
-    client = aiomqtt.Client(
-        endpoint.host,
-        endpoint.port,
-        identifier=endpoint.identifier,
-        username=endpoint.username,
-        password=endpoint.password,
-        will=None if endpoint.will is None else aiomqtt.Will(*endpoint.will, qos=1, retain=True),
-        keepalive=endpoint.keepalive_s,
-        timeout=TIMEOUT_S,
-        # At most one publication of each of the holder's tasks is on its way.
-        max_queued_outgoing_messages=10,
-        max_queued_incoming_messages=1,
-        tls_context=_tls_context(endpoint),
-        # Otherwise Nagle's algorithm holds a small message back for up to 40 ms.
-        socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-    )
     try:
+        client = _client(endpoint)
         async with asyncio.timeout(2 * TIMEOUT_S):
             await client.__aenter__()
     except aiomqtt.exceptions.MqttConnectError as error:
@@ -125,6 +110,25 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
         with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
             async with asyncio.timeout(TIMEOUT_S):
                 await client.__aexit__(None, None, None)
+
+
+def _client(endpoint: Endpoint) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        endpoint.host,
+        endpoint.port,
+        identifier=endpoint.identifier,
+        username=endpoint.username,
+        password=endpoint.password,
+        will=None if endpoint.will is None else aiomqtt.Will(*endpoint.will, qos=1, retain=True),
+        keepalive=endpoint.keepalive_s,
+        timeout=TIMEOUT_S,
+        # At most one publication of each of the holder's tasks is on its way.
+        max_queued_outgoing_messages=10,
+        max_queued_incoming_messages=1,
+        tls_context=_tls_context(endpoint),
+        # Otherwise Nagle's algorithm holds a small message back for up to 40 ms.
+        socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+    )
 
 
 def _tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:

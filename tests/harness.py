@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 T = TypeVar("T")
 WAIT_S = 20.0
@@ -96,7 +97,7 @@ class Listener:
 
     def __init__(self, port: int) -> None:
         self.heard: list[Heard] = []
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_message = self._hear
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -104,7 +105,7 @@ class Listener:
         self._client.loop_start()
 
     def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        heard = Heard(time.monotonic(), message.topic, message.payload, message.retain, message.qos)
+        heard = Heard(time.monotonic(), message.topic, bytes(message.payload), message.retain, message.qos)
         self.heard.append(heard)
 
     def named(self, name: str) -> list[Heard]:

@@ -48,8 +48,8 @@ def burning() -> Iterator[Callable[[bool], None]]:
 
 
 def newest_checkpoint(state: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(max(state.glob("checkpoint-*.json")).read_bytes())
-    return document["state"]
+    saved: dict[str, Any] = json.loads(max(state.glob("checkpoint-*.json")).read_bytes())["state"]
+    return saved
 
 
 def mean(values: list[float]) -> float:
@@ -69,12 +69,9 @@ def test_a_burn_raises_load_dopamine_and_the_cpu_neuron_and_ends_in_work_accepte
     burning(False)
     accepted = listener.wait("reward", lambda heard: heard.json["kind"] == "WorkAccepted")
     # The reward itself keeps dopamine up for a while: 0.95 a second.
-    listener.wait(
-        "state", lambda heard: heard.at_s > accepted.at_s and heard.json["rates"]["lif"][0] == 0.0, count=12
-    )
-    listener.wait(
-        "state", lambda heard: heard.at_s > accepted.at_s and heard.json["modulators"]["dopamine"] < 0.45
-    )
+    since = accepted.at_s
+    listener.wait("state", lambda heard: heard.at_s > since and not heard.json["rates"]["lif"][0], count=12)
+    listener.wait("state", lambda heard: heard.at_s > since and heard.json["modulators"]["dopamine"] < 0.45)
 
     states = [heard.json for heard in listener.named("state")]
     quiet, busy, after = states[1:before], states[during - 16 : during], states[-8:]

@@ -1,0 +1,52 @@
+"""README and package hold to each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from neuromodd.config import options
+from neuromodd.core.messages import TOPICS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    """Rows of the first table below a heading."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_the_topic_table_is_what_the_daemon_publishes() -> None:
+    rows = {row[0].strip("`"): (int(row[2]), row[3] == "yes") for row in table("Topics")}
+    assert rows == {name: (rule.qos, rule.retain) for name, rule in TOPICS.items()}
+
+
+def test_every_option_in_the_table_exists() -> None:
+    named = {name for row in table("Options") for name in re.findall(r"`([a-z_.]+)`", row[0])}
+    assert named
+    assert named <= {option.name for option in options()}
+
+
+def test_the_library_example_runs(tmp_path: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example is not None
+    done = subprocess.run(
+        [sys.executable, "-c", example[1]],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("1000 ")
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
