@@ -37,7 +37,9 @@ def test_a_record_tells_all_its_faults() -> None:
 
 
 def test_a_configuration_fault_tells_where_its_value_came_from() -> None:
-    fault = ConfigurationFault(place="mqtt.port", got="0", expected="1 or more", origin="NEUROMODD_MQTT__PORT")
+    fault = ConfigurationFault(
+        place="mqtt.port", got="0", expected="1 or more", origin="NEUROMODD_MQTT__PORT"
+    )
     assert str(fault) == "mqtt.port: got 0, expected 1 or more (from NEUROMODD_MQTT__PORT)"
 
 

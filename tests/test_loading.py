@@ -10,7 +10,7 @@ from neuromodd.config import Settings
 from neuromodd.errors import ConfigurationError, ConfigurationFault
 from neuromodd.loading import Loaded, default_file, load
 
-SECRET = "hunter2"
+SECRET = "hunter2"  # noqa: S105
 
 Write = Callable[[str], Path]
 
@@ -96,7 +96,9 @@ LAYERS = [
         Layers("checkpoint.directory", '"/a"', "/b", "/c", (Path("/a"), Path("/b"), Path("/c"))), id="path"
     ),
     pytest.param(
-        Layers("sensors.disabled", '["cpu"]', "nvml, disk", "hwmon", (("cpu",), ("nvml", "disk"), ("hwmon",))),
+        Layers(
+            "sensors.disabled", '["cpu"]', "nvml, disk", "hwmon", (("cpu",), ("nvml", "disk"), ("hwmon",))
+        ),
         id="list",
     ),
     pytest.param(
@@ -338,6 +340,11 @@ def test_a_prefix_may_have_levels() -> None:
 def test_a_file_that_can_not_be_read_is_a_fault(name: str, path: str) -> None:
     cli = {name: path, "mqtt.username": "lab"}
     assert faults_of(cli=cli).keys() == {name}
+
+
+@pytest.mark.parametrize("text", ["", "no certificate\n"])
+def test_a_file_without_certificates_is_a_fault(text: str, write: Write) -> None:
+    assert faults_of(cli={"mqtt.tls.ca_file": str(write(text))}).keys() == {"mqtt.tls.ca_file"}
 
 
 @pytest.mark.parametrize("path", ["/nonexistent", "/dev/null", "x" * 300])

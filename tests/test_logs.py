@@ -73,17 +73,17 @@ def test_off_a_terminal_the_console_form_has_no_colours(capsys: pytest.CaptureFi
 
 def test_a_value_that_json_does_not_know_is_written_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(level="info", form="json")
-    structlog.get_logger().info("started", value={1, 1})
+    structlog.get_logger().info("started", value={1})
     assert events(capsys)[0]["value"] == "{1}"
 
 
 def test_an_exception_is_part_of_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(level="info", form="json")
     try:
-        raise ValueError("odd")
+        int("odd")
     except ValueError:
         structlog.get_logger().exception("failed")
-    assert "ValueError: odd" in events(capsys)[0]["exception"]
+    assert "ValueError: invalid literal" in events(capsys)[0]["exception"]
 
 
 LEVELS = ("debug", "info", "warning", "error")

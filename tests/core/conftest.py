@@ -67,8 +67,11 @@ def record_of() -> Callable[[type[BaseModel]], st.SearchStrategy[Any]]:
 def _records(cls: type[BaseModel]) -> st.SearchStrategy[Any]:
     if cls.__name__ == "IzhikevichNeuron":
         # u is b v where it is None, and b v of huge numbers is no double.
-        return st.builds(cls, **{name: st.floats(-1e100, 1e100) for name in cls.model_fields})
-    return st.builds(cls, **{name: _values(field) for name, field in cls.model_fields.items()})
+        numbers = st.floats(-1e100, 1e100)
+        return st.fixed_dictionaries(dict.fromkeys(cls.model_fields, numbers)).map(lambda of: cls(**of))
+    fields = {str(field.validation_alias or name): field for name, field in cls.model_fields.items()}
+    values = st.fixed_dictionaries({name: _values(field) for name, field in fields.items()})
+    return values.map(lambda of: cls(**of))
 
 
 def _values(field: FieldInfo) -> st.SearchStrategy[Any]:
@@ -86,6 +89,8 @@ def _of(annotation: object, metadata: list[Any]) -> st.SearchStrategy[Any]:  # n
         return st.lists(_of(arguments[0], []), max_size=3).map(tuple)
     if origin is list:
         return st.lists(_of(arguments[0], []), max_size=5)
+    if origin is dict:
+        return st.dictionaries(st.text(max_size=5), _of(arguments[1], []), max_size=3)
     if origin is Literal:
         return st.sampled_from(arguments)
     if isinstance(annotation, type) and issubclass(annotation, Enum):

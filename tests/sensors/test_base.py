@@ -89,6 +89,14 @@ def sampler_threads() -> int:
     return sum(thread.name == "neuromodd-sampler" for thread in threading.enumerate())
 
 
+async def threads_come_down_to(count: int) -> bool:
+    for _ in range(2000):
+        if sampler_threads() == count:
+            return True
+        await asyncio.sleep(0.005)
+    return False
+
+
 async def sample_until(sampler: Sampler, state: str, name: str = "stuck") -> list[dict[str, object]]:
     """All samples up to the one that finds the sensor in `state`."""
     samples, deadline_s = [], time.monotonic() + 10.0
@@ -372,10 +380,7 @@ async def test_the_thread_of_a_sensor_that_returned_ends(build: Build) -> None:
     await sampler.sample()
     sensor.released.set()
     await sample_until(sampler, "ok")
-    deadline_s = time.monotonic() + 10.0
-    while sampler_threads() - before > 1 and time.monotonic() < deadline_s:
-        await asyncio.sleep(0.005)
-    assert sampler_threads() - before == 1
+    assert await threads_come_down_to(before + 1)
 
 
 async def test_a_hang_and_its_end_are_logged_once_each(build: Build) -> None:
@@ -435,7 +440,4 @@ async def test_closing_ends_the_thread(build: Build) -> None:
     sampler = build(sensor)
     await sampler.sample()
     sampler.close()
-    deadline_s = time.monotonic() + 10.0
-    while sampler_threads() > before and time.monotonic() < deadline_s:
-        await asyncio.sleep(0.005)
-    assert sampler_threads() == before
+    assert await threads_come_down_to(before)

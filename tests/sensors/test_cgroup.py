@@ -46,7 +46,9 @@ def test_a_usage_that_is_not_told_is_none(text: str) -> None:
     assert parse_usage_us(text) is None
 
 
-def test_groups_are_named_by_their_folders(sensor: CgroupSensor, add_group: Callable[[str, int], Path]) -> None:
+def test_groups_are_named_by_their_folders(
+    sensor: CgroupSensor, add_group: Callable[[str, int], Path]
+) -> None:
     add_group("system.slice", 5)
     add_group("user.slice", 7)
     assert sensor.read().usage_us == {"system.slice": 5, "user.slice": 7}

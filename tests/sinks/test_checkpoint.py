@@ -66,11 +66,7 @@ def exact(value: object) -> object:
 # The bytes
 
 JSON_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
@@ -182,9 +178,7 @@ def test_without_checkpoints_there_is_no_newest(store: CheckpointStore) -> None:
 def test_the_last_few_are_kept(store: CheckpointStore) -> None:
     for step in range(1, 6):
         write(store, step)
-    assert [path.name for path in store.paths()] == [
-        f"checkpoint-{step:016d}.json" for step in (5, 4, 3)
-    ]
+    assert [path.name for path in store.paths()] == [f"checkpoint-{step:016d}.json" for step in (5, 4, 3)]
 
 
 def test_nothing_else_is_left_behind(store: CheckpointStore) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -143,7 +144,9 @@ def sequences(listener: Listener, name: str) -> list[int]:
 # What is said, and how
 
 
-async def test_a_publisher_introduces_itself(make_run: StartRun, mosquitto: Mosquitto, listen: Listen) -> None:
+async def test_a_publisher_introduces_itself(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen
+) -> None:
     publisher = make_run(mosquitto.port).start()
     await until(lambda: publisher.health.published == 3)
     assert await retained(listen, mosquitto.port) == {"status": b"online", "info": INFO, "health": HEALTH}
@@ -345,7 +348,9 @@ async def test_of_states_only_the_newest_is_sent_after_an_outage(
     assert sequences(listener, "telemetry") == [0, 5]
 
 
-async def test_states_that_gave_way_are_counted(make_run: StartRun, make_tick: MakeTick, road: RoadTo) -> None:
+async def test_states_that_gave_way_are_counted(
+    make_run: StartRun, make_tick: MakeTick, road: RoadTo
+) -> None:
     publisher = make_run(road.port).publisher
     for _ in range(5):
         publisher.offer(make_tick())
@@ -361,7 +366,9 @@ async def test_beyond_the_limit_the_oldest_events_give_way(
     assert sources(listener) == ["before", "2", "3", "4"]
 
 
-async def test_events_that_gave_way_are_counted(make_run: StartRun, road: RoadTo, make_tick: MakeTick) -> None:
+async def test_events_that_gave_way_are_counted(
+    make_run: StartRun, road: RoadTo, make_tick: MakeTick
+) -> None:
     publisher = make_run(road.port, event_limit=3).publisher
     publisher.offer(make_tick([str(number) for number in range(5)]))
     # The first tick also says which fault holds.
@@ -380,7 +387,9 @@ async def test_changes_of_fault_are_all_sent_after_an_outage(
     await road.cut()
     await until(lambda: not publisher.health.connected)
     before = len(listener.named("fault"))
-    changes = [tick for tick in (make_tick(gpu_lost=second < 5) for second in range(30)) if tick.fault_changed]
+    changes = [
+        tick for tick in (make_tick(gpu_lost=second < 5) for second in range(30)) if tick.fault_changed
+    ]
     for tick in changes:
         publisher.offer(tick)
     await road.open()
@@ -522,6 +531,24 @@ async def test_a_task_that_swallows_a_cancellation_ends_too() -> None:
     async with asyncio.timeout(10.0):
         await _first_of([asyncio.create_task(nothing()), stubborn])
     assert stubborn.cancelled()
+
+
+async def fail_when_cancelled() -> None:
+    try:
+        await forever()
+    finally:
+        raise ValueError("odd")
+
+
+async def test_what_the_other_tasks_raise_is_not_left_to_the_loop() -> None:
+    left: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    others = [asyncio.create_task(fail_when_cancelled()) for _ in range(2)]
+    await asyncio.sleep(0)
+    await _first_of([asyncio.create_task(nothing()), *others])
+    others.clear()
+    gc.collect()
+    assert left == []
 
 
 async def test_a_wait_that_is_cancelled_ends_its_tasks() -> None:

@@ -1,0 +1,339 @@
+"""The MQTT contract: topics, payloads, and the schemas that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, ValidationError
+from pydantic import BaseModel
+
+from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
+from neuromodd.core.encoding import CHANNELS
+from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
+from neuromodd.core.messages import (
+    REWARD_PAYLOADS,
+    SCHEMA_NAMES,
+    TOPICS,
+    FaultPayload,
+    HealthPayload,
+    InfoPayload,
+    SpikesPayload,
+    StatePayload,
+    fault_message,
+    record_message,
+    reward_message,
+    schema,
+    spikes_message,
+    state_message,
+    telemetry_message,
+    tick_messages,
+    topic,
+)
+from neuromodd.core.record import JsonModel
+from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+from neuromodd.errors import InvalidRecordError
+
+MakeFrame = Callable[..., TelemetryFrame]
+RecordOf = Callable[[type[BaseModel]], st.SearchStrategy[Any]]
+
+PAYLOADS: list[tuple[str, type[JsonModel]]] = [
+    ("telemetry", TelemetryFrame),
+    ("state", StatePayload),
+    ("spikes", SpikesPayload),
+    ("fault", FaultPayload),
+    ("info", InfoPayload),
+    ("health", HealthPayload),
+    *(("reward", payload) for payload in REWARD_PAYLOADS.values()),
+]
+
+
+def not_json(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
+
+
+def parsed(payload: bytes | str) -> Any:
+    return json.loads(payload, parse_constant=not_json)
+
+
+def check(name: str, document: object) -> None:
+    Draft202012Validator(schema(name)).validate(document)
+
+
+def of_tomorrow(value: object) -> Any:
+    """The JSON of a record that a newer version wrote: every object in it has one field more."""
+    if isinstance(value, JsonModel):
+        document = parsed(value.to_json())
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            if isinstance(inner, JsonModel | tuple | dict):
+                document[field.serialization_alias or name] = of_tomorrow(inner)
+        return {**document, "of_tomorrow": {"x": [None]}}
+    if isinstance(value, dict):
+        return {name: of_tomorrow(inner) for name, inner in value.items()}
+    return [of_tomorrow(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+@pytest.fixture
+def tick(frame: MakeFrame) -> Tick:
+    """A tick with an event of each kind."""
+    brain = Brain()
+    brain.step(frame(0.0))
+    for event in (WorkAccepted(units=2.0), BreakthroughFound(), SourceSwitch(current="battery")):
+        brain.take(event)
+    return brain.step(frame(1.0, cpu=0.6, gpus=(GpuSample(index=0, lost=True),)))
+
+
+def lifted(tick: Tick) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for message in tick_messages(tick, spikes=True):
+        found.setdefault(message.name, []).append(parsed(message.payload))
+    return found
+
+
+# Topics
+
+
+@pytest.mark.parametrize(
+    ("name", "qos", "retained"),
+    [
+        ("status", 1, True),
+        ("info", 1, True),
+        ("telemetry", 0, False),
+        ("state", 0, True),
+        ("spikes", 0, False),
+        ("reward", 1, False),
+        ("fault", 1, True),
+        ("health", 0, True),
+    ],
+)
+def test_a_topic_is_published_as_the_contract_says(name: str, qos: int, retained: bool) -> None:
+    assert (TOPICS[name].qos, TOPICS[name].retain) == (qos, retained)
+
+
+def test_only_rewards_and_faults_may_not_give_way_to_newer_ones() -> None:
+    assert {name for name, rule in TOPICS.items() if not rule.state_like} == {"reward", "fault"}
+
+
+def test_a_topic_has_prefix_node_and_name() -> None:
+    assert topic("neuromodd", "host.example", "state") == "neuromodd/host.example/state"
+
+
+# Schemas
+
+
+def test_every_topic_but_the_bare_word_has_a_schema() -> None:
+    assert set(SCHEMA_NAMES) == set(TOPICS) - {"status"}
+    with pytest.raises(KeyError):
+        schema("status")
+
+
+@pytest.mark.parametrize("name", SCHEMA_NAMES)
+def test_a_schema_is_a_valid_schema_with_an_id_and_a_version(name: str) -> None:
+    found = schema(name)
+    Draft202012Validator.check_schema(found)
+    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert found["$id"] == f"urn:neuromodd:schema:{name}:1"
+
+
+@pytest.mark.parametrize(("name", "cls"), PAYLOADS)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_any_payload_agrees_with_its_schema(
+    name: str, cls: type[JsonModel], record_of: RecordOf, data: st.DataObject
+) -> None:
+    check(name, parsed(data.draw(record_of(cls)).to_json()))
+
+
+@pytest.mark.parametrize(("name", "cls"), PAYLOADS)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_fields_of_a_newer_version_agree_with_the_schema_and_are_ignored(
+    name: str, cls: type[JsonModel], record_of: RecordOf, data: st.DataObject
+) -> None:
+    record = data.draw(record_of(cls))
+    document = of_tomorrow(record)
+    check(name, document)
+    assert cls.from_json(json.dumps(document)) == record
+
+
+def test_the_documents_of_tomorrow_are_changed_at_every_depth() -> None:
+    fault = FaultPayload(
+        **{"class": "GpuDieDead"},
+        node="n",
+        code="c",
+        confidence=1.0,
+        evidence=(Evidence(reading="a", value=1.0, rule="r"),),
+        since_utc=None,
+    )
+    document = of_tomorrow(fault)
+    assert "of_tomorrow" in document
+    assert "of_tomorrow" in document["evidence"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state", {"step": None}),
+        ("state", {"modulators": {}}),
+        ("state", {"surprise": {"total": 2.0, "channels": {}}}),
+        ("telemetry", {"cpu": {"utilization_ratio": 1.5}}),
+        ("telemetry", {"gpus": [{}]}),
+        ("reward", {"kind": "Windfall"}),
+        ("reward", {"origin": "rumour"}),
+        ("fault", {"confidence": -1}),
+    ],
+)
+def test_a_schema_refuses_what_is_not_in_the_contract(
+    tick: Tick, name: str, damage: dict[str, object]
+) -> None:
+    document = lifted(tick)[name][0]
+    check(name, document)
+    with pytest.raises(ValidationError):
+        check(name, {**document, **damage})
+
+
+@pytest.mark.parametrize("name", ["telemetry", "state", "spikes", "reward", "fault"])
+def test_a_schema_asks_for_every_field_that_is_written(tick: Tick, name: str) -> None:
+    for document in lifted(tick)[name]:
+        for field in document:
+            with pytest.raises(ValidationError):
+                check(name, {key: value for key, value in document.items() if key != field})
+
+
+# Payloads
+
+
+def test_a_tick_tells_everything_once_in_order(tick: Tick) -> None:
+    names = [message.name for message in tick_messages(tick, spikes=True)]
+    assert names == ["telemetry", "state", "spikes", "reward", "reward", "reward", "fault"]
+    assert "spikes" not in [message.name for message in tick_messages(tick, spikes=False)]
+
+
+def test_every_payload_of_a_tick_agrees_with_its_schema(tick: Tick) -> None:
+    for name, documents in lifted(tick).items():
+        for document in documents:
+            check(name, document)
+
+
+def test_state_has_exactly_the_fields_of_the_contract(tick: Tick) -> None:
+    state = parsed(state_message(tick).payload)
+    assert set(state) == {
+        "node",
+        "sequence",
+        "time_utc",
+        "step",
+        "modulators",
+        "flags",
+        "surprise",
+        "rates",
+    }
+    levels = {"dopamine", "cortisol", "acetylcholine", "tempo"}
+    assert set(state["modulators"]) == {*levels, "tonic", "phasic"}
+    assert set(state["modulators"]["tonic"]) == levels
+    assert set(state["modulators"]["phasic"]) == levels - {"tempo"}
+    assert set(state["flags"]) == {"stress", "reward", "focus"}
+    assert tuple(state["surprise"]["channels"]) == CHANNELS
+    assert [len(state["rates"][bank]) for bank in ("lif", "izhikevich")] == [8, 5]
+
+
+def test_state_counts_network_steps_since_the_first_start(tick: Tick) -> None:
+    assert parsed(state_message(tick).payload)["step"] == 40
+
+
+def test_state_keeps_null_for_a_channel_that_is_absent(tick: Tick) -> None:
+    surprise = parsed(state_message(tick).payload)["surprise"]
+    assert surprise["channels"] == {name: 0.6 if name == "cpu" else None for name in CHANNELS}
+    assert surprise["total"] == 0.6
+
+
+def test_telemetry_keeps_null_for_what_was_not_measured(frame: MakeFrame) -> None:
+    document = parsed(telemetry_message(frame(cpu=CpuSample(load_1m=0.0))).payload)
+    assert set(document) == set(TelemetryFrame.model_fields)
+    assert document["gpus"] is None
+    assert document["cpu"] == {name: 0.0 if name == "load_1m" else None for name in CpuSample.model_fields}
+
+
+def test_spikes_has_counts_and_potentials_of_every_neuron(tick: Tick) -> None:
+    document = parsed(spikes_message(tick).payload)
+    lengths = {name: len(value) for name, value in document.items() if isinstance(value, list)}
+    assert lengths == {"input_spikes": 8, "lif_spikes": 8, "izhikevich_spikes": 5, "lif_potentials": 8}
+    assert document["steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        (WorkAccepted(units=2.0), {"latency_ms": None, "units": 2.0, "source": None}),
+        (
+            BreakthroughFound(metric="work.rate", value=2.0, previous_best=1.0),
+            {"metric": "work.rate", "value": 2.0, "previous_best": 1.0},
+        ),
+        (SourceSwitch(previous="mains"), {"previous": "mains", "current": None}),
+    ],
+)
+def test_a_reward_is_flat_with_the_fields_of_its_kind(
+    frame: MakeFrame, event: RewardEvent, fields: dict[str, object]
+) -> None:
+    full = event.model_copy(update={"id": "i", "time_utc": frame().time_utc, "node": "n"})
+    document = parsed(reward_message(full).payload)
+    common = {
+        "kind": event.kind,
+        "id": "i",
+        "time_utc": "2024-05-01T12:00:00Z",
+        "node": "n",
+        "origin": "external",
+        "replayed": False,
+    }
+    assert document == {**common, **fields}
+    check("reward", document)
+
+
+def test_a_reward_that_is_sent_late_says_so(tick: Tick) -> None:
+    assert parsed(reward_message(tick.events[0], replayed=True).payload)["replayed"] is True
+
+
+def test_a_reward_payload_reads_back_as_its_event(tick: Tick) -> None:
+    for event in tick.events:
+        assert RewardEvent.from_json(reward_message(event).payload) == event
+
+
+def test_fault_has_exactly_the_fields_of_the_contract(tick: Tick) -> None:
+    document = parsed(fault_message("n", tick.fault).payload)
+    assert set(document) == {"node", "class", "code", "confidence", "evidence", "since_utc"}
+    assert (document["class"], document["code"]) == ("GpuDieDead", "ERR_SILICON_DEAD")
+
+
+def test_a_fault_payload_reads_back() -> None:
+    fault = Fault(fault_class=FaultClass.HealthyStandby, confidence=0.5)
+    payload = fault_message("n", fault).payload
+    assert FaultPayload.from_json(payload).to_json().encode() == payload
+
+
+@settings(max_examples=10)
+@given(data=st.data())
+def test_info_and_health_are_written_as_they_are(record_of: RecordOf, data: st.DataObject) -> None:
+    for name, cls in (("info", InfoPayload), ("health", HealthPayload)):
+        record = data.draw(record_of(cls))
+        message = record_message(name, record)
+        assert message.rule is TOPICS[name]
+        assert cls.from_json(message.payload) == record
+
+
+def test_text_of_any_script_is_utf8(frame: MakeFrame) -> None:
+    payload = telemetry_message(frame(node="höst-机")).payload
+    assert json.loads(payload.decode("utf-8"))["node"] == "höst-机"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_payload_with_a_number_that_json_lacks_is_refused(tick: Tick, number: str) -> None:
+    payload = spikes_message(tick).payload.decode()
+    damaged = payload.replace('"lif_potentials":[', f'"lif_potentials":[{number},')
+    assert damaged != payload
+    with pytest.raises(InvalidRecordError):
+        SpikesPayload.from_json(damaged)
