@@ -58,7 +58,8 @@ def _node(value: str) -> str:
 
 
 def _readable_file(value: Path) -> Path:
-    if not (value.is_file() and os.access(value, os.R_OK)):
+    # Not Path.is_file, which raises on a name that is too long.
+    if not (os.path.isfile(value) and os.access(value, os.R_OK)):  # noqa: PTH113
         raise ValueError("a readable file")
     return value
 
@@ -72,7 +73,7 @@ def _certificates(value: Path) -> Path:
 
 
 def _directory(value: Path) -> Path:
-    if not value.is_dir():
+    if not os.path.isdir(value):  # noqa: PTH112 - likewise
         raise ValueError("a directory")
     return value
 

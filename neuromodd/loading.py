@@ -188,12 +188,25 @@ def _validation_faults(error: ValidationError, layers: Sequence[_Layer]) -> list
         faults.append(
             ConfigurationFault(
                 place=name,
-                got=MASK if "password" in name else shortened(got),
+                got=_shown(name, got),
                 expected=expected,
                 origin=None if layer is None else layer.origin(path),
             )
         )
     return faults
+
+
+def _shown(name: str, got: object) -> str:
+    """A value as a fault may show it: only that of an option that exists and is no secret.
+
+    What stands under a misspelt key, or in a section of a wrong form, may be a password.
+    """
+    if "password" in name:
+        return MASK
+    if name in {option.name for option in options()}:
+        return shortened(got)
+    kinds = {dict: "a table", list: "a list"}
+    return kinds.get(type(got), "a value")
 
 
 def _has(tree: object, path: Sequence[str]) -> bool:

@@ -231,14 +231,17 @@ class _Worker:
 
     def submit(self, job: _Job) -> None:
         """Do `job` after those that wait."""
-        self._jobs.put(job)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="neuromodd-sampler", daemon=True)
-            self._thread.start()
+        self._put(job)
 
     def stop(self, sensors: Sequence[Sensor]) -> None:
         """Close `sensors` after the jobs that wait, then end."""
-        self._jobs.put(sensors)
+        self._put(sensors)
+
+    def _put(self, item: _Job | Sequence[Sensor]) -> None:
+        self._jobs.put(item)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="neuromodd-sampler", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while isinstance(job := self._jobs.get(), _Job):

@@ -148,7 +148,8 @@ class CheckpointStore:
         """Rename a checkpoint so that it is not read again; of those so renamed, `keep` stay."""
         aside = path.with_suffix(f".{why}")
         path.replace(aside)
-        for old in sorted(self.directory.glob(f"checkpoint-*.{why}"), reverse=True)[self.keep :]:
+        others = sorted(path for path in self.directory.glob(f"checkpoint-*.{why}") if path != aside)
+        for old in others[: max(len(others) - self.keep + 1, 0)]:
             old.unlink()
         return aside
 

@@ -231,5 +231,9 @@ async def _first_of(tasks: list[asyncio.Task[Any]]) -> None:
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_S)
+    for task in tasks:
+        # Asked for, an exception is not reported by the loop as one that nobody wanted.
+        if task not in done and not task.cancelled():
+            task.exception()
     for task in done:
         task.result()

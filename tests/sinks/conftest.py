@@ -47,18 +47,26 @@ def make_tick(brain: Brain) -> Callable[..., Tick]:
 
 
 class Road:
-    """A loopback port that leads to a broker while it is open; `cut` loses every connection on it."""
+    """A loopback port that leads to a broker while it is open.
+
+    `stop` lets nothing through any more, unnoticed by either side; `cut` loses every connection on it.
+    """
 
     def __init__(self, destination: int) -> None:
         self._destination = destination
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._traffic: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Event()
+        self._free.set()
         self.port = 0
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self._free.clear()
 
     async def cut(self) -> None:
         if self._server is not None:
@@ -66,6 +74,7 @@ class Road:
             self._server = None
         for writer in self._writers:
             writer.transport.abort()
+        self._free.set()
         if self._traffic:
             await asyncio.wait(self._traffic)
 
@@ -77,20 +86,20 @@ class Road:
         ends = {writer, back}
         self._writers |= ends
         try:
-            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
         finally:
             self._writers -= ends
             self._traffic.discard(task)
 
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await source.read(65536):
-            target.write(data)
-            await target.drain()
-    target.close()
-    with contextlib.suppress(ConnectionError):
-        await target.wait_closed()
+    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                await self._free.wait()
+                target.write(data)
+                await target.drain()
+        target.close()
+        with contextlib.suppress(ConnectionError):
+            await target.wait_closed()
 
 
 @pytest.fixture

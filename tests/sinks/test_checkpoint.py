@@ -95,13 +95,13 @@ def test_what_json_can_not_carry_is_not_written(number: float) -> None:
         encode(HEADER, {"v": number})
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
-def test_a_checkpoint_with_any_byte_altered_is_refused(mask: int) -> None:
+def test_a_checkpoint_with_any_byte_altered_in_any_way_is_refused() -> None:
     for place in range(len(SMALL)):
-        altered = bytearray(SMALL)
-        altered[place] ^= mask
-        with pytest.raises(CheckpointDamagedError):
-            decode(SOMEWHERE, bytes(altered))
+        for mask in range(1, 256):
+            altered = bytearray(SMALL)
+            altered[place] ^= mask
+            with pytest.raises(CheckpointDamagedError):
+                decode(SOMEWHERE, bytes(altered))
 
 
 def test_a_checkpoint_cut_short_anywhere_is_refused() -> None:

@@ -41,6 +41,8 @@ class RoadTo(Protocol):
 
     async def open(self) -> None: ...
 
+    def stop(self) -> None: ...
+
     async def cut(self) -> None: ...
 
 
@@ -418,6 +420,23 @@ async def test_no_event_is_lost_to_a_connection_that_breaks_midway(
     ids = [event.id for event in offered.events]
     # A repeat is allowed, and recognised by its id.
     await until(lambda: list(dict.fromkeys(reward["id"] for reward in rewards(listener))) == ids)
+
+
+async def test_an_event_that_is_on_its_way_when_the_connection_breaks_is_sent_again(
+    make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    await road.open()
+    publisher = make_run(road.port).start()
+    await until(lambda: publisher.health.published == 3)
+    road.stop()
+    publisher.offer(make_tick(["job"]))
+    # Frame and state: what waits for an acknowledgement is on its way too.
+    await until(lambda: publisher.health.published == 5)
+    await road.cut()
+    await road.open()
+    await until(lambda: rewards(listener))
+    assert [(reward["source"], reward["replayed"]) for reward in rewards(listener)] == [("job", True)]
 
 
 async def test_a_broker_that_comes_late_is_found(
