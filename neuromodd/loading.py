@@ -205,8 +205,9 @@ def _shown(name: str, got: object) -> str:
         return MASK
     if name in {option.name for option in options()}:
         return shortened(got)
-    kinds = {dict: "a table", list: "a list"}
-    return kinds.get(type(got), "a value")
+    if isinstance(got, Mapping):
+        return "a table"
+    return "a list" if isinstance(got, list) else "a value"
 
 
 def _has(tree: object, path: Sequence[str]) -> bool:

@@ -192,6 +192,14 @@ def test_the_clock_of_an_idle_host_is_ignored(frame: MakeFrame) -> None:
     assert {tick.tonic.acetylcholine for tick in ticks} == {1.0}
 
 
+def test_the_mean_clock_is_that_of_the_last_sixty_ticks(frame: MakeFrame) -> None:
+    brain = Brain()
+    ticks = live(brain, [clocked(frame, float(i), 1e9 if i < 200 else 2e9) for i in range(300)])
+    assert ticks[200].tonic.acetylcholine == 0.4
+    assert ticks[258].tonic.acetylcholine != 1.0
+    assert ticks[259].tonic.acetylcholine == 1.0
+
+
 def test_a_few_clock_readings_say_nothing_of_steadiness(frame: MakeFrame) -> None:
     ticks = live(Brain(), [clocked(frame, float(i), 1e9 * (1 + i % 4)) for i in range(10)])
     assert [tick.tonic.acetylcholine for tick in ticks[:9]] == [1.0] * 9

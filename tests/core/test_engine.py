@@ -86,7 +86,7 @@ class Reference:
         rows = np.arange(config.lif_neurons)
         self.w[rows, self.primary] = 0.8 + 0.4 * draws[rows, self.primary]
         self.v = np.zeros(config.lif_neurons)
-        self.theta = np.full(config.lif_neurons, 0.2)
+        self.theta = np.full(config.lif_neurons, config.theta_start)
         self.pre = np.full(config.channels, -1)
         self.post = np.full(config.lif_neurons, -1)
         self.pred = np.zeros(config.channels)
@@ -140,8 +140,10 @@ class Reference:
         return row
 
 
-def test_the_engine_does_what_the_design_says() -> None:
-    config = EngineConfig()
+@pytest.mark.parametrize("theta_start", [0.2, 0.06, 4.99])
+def test_the_engine_does_what_the_design_says(theta_start: float) -> None:
+    # With 0.06 dopamine would pull the thresholds under their floor, with 4.99 cortisol over their top.
+    config = EngineConfig(theta_start=theta_start)
     engine, reference = SpikingInferenceEngine(config, seed=7), Reference(config, seed=7)
     for stimuli, modulators in wander(100):
         drives = [0.1, 0.4, 0.6, 0.8, 1.0]

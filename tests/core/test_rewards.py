@@ -176,6 +176,12 @@ def test_a_long_restart_counts_no_units_and_a_short_one_does(frame: MakeFrame) -
         assert len(detector.update(first, away_s)) == count
 
 
+def test_a_frame_without_interval_counts_units_where_nothing_was_restarted(frame: MakeFrame) -> None:
+    detector = RewardDetector(RewardParameters(work_units=10.0))
+    (event,) = detector.update(frame(interval_s=None, work=WorkSample(rate=1.0)), 600.0)
+    assert isinstance(event, WorkAccepted)
+
+
 def test_work_is_accepted_every_so_many_units(frame: MakeFrame) -> None:
     detector = RewardDetector(RewardParameters(work_units=10.0))
     frames = [frame(float(i), work=WorkSample(rate=4.0, source="jobs")) for i in range(10)]
@@ -227,6 +233,13 @@ def test_less_than_a_tenth_more_is_no_breakthrough(frame: MakeFrame) -> None:
 
 def test_no_breakthrough_before_an_hour_was_watched(frame: MakeFrame) -> None:
     assert breakthroughs([1.0] * 59 + [2.0], frame) == []
+
+
+def test_a_gap_is_no_hour_of_watching(frame: MakeFrame) -> None:
+    detector = RewardDetector()
+    assert not detector.update(frame(0.0, work=WorkSample(rate=1.0)), 0.0)
+    assert not detector.update(frame(7200.0, work=WorkSample(rate=1.0), gap=True), 7200.0)
+    assert not detector.update(frame(7201.0, work=WorkSample(rate=9.0)), 1.0)
 
 
 def test_after_nothing_but_zeros_nothing_is_a_breakthrough(frame: MakeFrame) -> None:
@@ -305,6 +318,12 @@ def test_a_source_that_flickers_or_is_unknown_is_no_switch(
     frame: MakeFrame, mains: list[bool | None]
 ) -> None:
     frames = [on(frame, float(i), mains=there) for i, there in enumerate(mains)]
+    assert watch(RewardDetector(), frames) == []
+
+
+def test_sources_that_take_turns_are_no_switch(frame: MakeFrame) -> None:
+    names = ["a.slice"] * 5 + ["b.slice", "c.slice"] * 5
+    frames = [frame(float(i), work=WorkSample(rate=1.0, cgroup=name)) for i, name in enumerate(names)]
     assert watch(RewardDetector(), frames) == []
 
 

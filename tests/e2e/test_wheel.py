@@ -19,7 +19,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     python = directory / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", directory, ROOT], check=True)
     subprocess.run([*pip, "install", *directory.glob("*.whl")], check=True)
     return python.with_name("neuromodd")
