@@ -73,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 # A fault of ours: whoever reports it needs to show where.
                 traceback.print_exception(failure)
         status = EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_OK
     except (NeuromoddError, OSError) as error:
         _complain(str(error))
         status = EXIT_FAILED
@@ -129,15 +133,14 @@ def _check(parsed: argparse.Namespace) -> int:
     print(f"sensors          {settings.sensors.procfs_root} and {settings.sensors.sysfs_root}")
     if settings.sensors.disabled:
         print(f"disabled         {', '.join(settings.sensors.disabled)}")
-    print("The configuration is right.")
+    print("The configuration is right.", flush=True)
     return EXIT_OK
 
 
 def _sample(parsed: argparse.Namespace) -> int:
     loaded = _load(parsed)
     logs.configure(level="error", form=loaded.settings.log.format)
-    with contextlib.suppress(BrokenPipeError):
-        _run_loop(_print_frames(loaded, parsed.n))
+    _run_loop(_print_frames(loaded, parsed.n))
     return EXIT_OK
 
 
@@ -160,8 +163,7 @@ async def _print_frames(loaded: Loaded, count: int) -> None:
 
 def _schema(parsed: argparse.Namespace) -> int:
     shown = schema(parsed.name) if parsed.name else {name: schema(name) for name in SCHEMA_NAMES}
-    with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(shown, indent=2))
+    print(json.dumps(shown, indent=2), flush=True)
     return EXIT_OK
 
 

@@ -36,11 +36,9 @@ from neuromodd.core.rewards import RewardParameters
 from neuromodd.errors import ConfigurationError, ConfigurationFault
 
 PREFIX = "NEUROMODD_"
-SYSTEM_FILE = Path("/etc/neuromodd/neuromodd.toml")
 NODE_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MQTT_PORT = 1883
 MQTT_TLS_PORT = 8883
-MASK = "'***'"
 
 SensorName = Literal[
     "cpu", "memory", "pressure", "disk", "network", "hwmon", "thermal_zones", "cgroup", "nvml"
@@ -64,6 +62,14 @@ def _readable_file(value: Path) -> Path:
     return value
 
 
+def _password_file(value: Path) -> Path:
+    try:
+        value.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("a file in UTF-8") from None
+    return value
+
+
 def _certificates(value: Path) -> Path:
     try:
         ssl.create_default_context(cafile=value)
@@ -80,6 +86,7 @@ def _directory(value: Path) -> Path:
 
 NodeName = Annotated[str, AfterValidator(_node)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+PasswordFile = Annotated[ReadableFile, AfterValidator(_password_file)]
 CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
 Directory = Annotated[Path, AfterValidator(_directory)]
 
@@ -111,11 +118,13 @@ class MqttSettings(Record):
     )
     username: str | None = Field(default=None, min_length=1, description="login name")
     password: SecretStr | None = Field(default=None, description="better in password_file")
-    password_file: ReadableFile | None = Field(
+    password_file: PasswordFile | None = Field(
         default=None, description="a file whose first line is the password"
     )
     prefix: str = Field(
-        default="neuromodd", pattern=r"^[^/+#\x00][^+#\x00]*$", description="first part of every topic"
+        default="neuromodd",
+        pattern=r"^[^/$+#\x00-\x1f\x7f][^+#\x00-\x1f\x7f]*$",
+        description="first part of every topic",
     )
     keepalive_s: int = Field(
         default=30, ge=5, le=3600, description="a silent broker is given up after 1.5 times this"

@@ -50,6 +50,10 @@ def build_sensors(settings: Settings) -> list[Sensor]:
     return [sensor for sensor in sensors if sensor.name not in options.disabled]
 
 
+LONGEST_SLEEP_S = 1.0
+"""So that another interval takes effect soon, however long the old one is."""
+
+
 class Eye:
     """Sampler and assembler together: one call, one frame."""
 
@@ -86,12 +90,16 @@ async def beats(interval_s: Callable[[], float], clock: Callable[[], float]) -> 
     """Wake up on a grid of absolute times, first after one interval; another interval begins another grid."""
     interval, start_s, count = interval_s(), clock(), 0
     while True:
+        due_s = start_s + (count + 1) * interval
+        # The clock is what is waited for: it sets no event.
+        while interval_s() == interval and (wait_s := due_s - clock()) > 0.0:  # noqa: ASYNC110
+            await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
         if interval_s() != interval:
-            interval, start_s, count = interval_s(), start_s + count * interval, 0
+            # From the last due time, but with nothing to make up for.
+            start_s, interval, count = start_s + count * interval, interval_s(), 0
+            start_s = max(start_s, clock() - interval)
+            continue
         count += 1
-        wait_s = start_s + count * interval - clock()
-        if wait_s > 0.0:
-            await asyncio.sleep(wait_s)
         lateness_s = max(clock() - (start_s + count * interval), 0.0)
         missed = math.floor(lateness_s / interval)
         count += missed

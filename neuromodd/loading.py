@@ -72,7 +72,7 @@ def load(
         _environment_layer(environment),
         _Layer(_nested(overrides or {}), "command line"),
     ]
-    faults = [fault for layer in layers for fault in layer.faults]
+    faults = [fault for layer in layers for fault in (*layer.faults, *_shape_faults(layer))]
     settings: Settings | None = None
     try:
         settings = Settings(**_merged(layer.values for layer in layers))
@@ -90,7 +90,18 @@ def default_file(environ: Mapping[str, str]) -> Path | None:
     """The file that is read when none is named; None if there is none."""
     config_home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
     candidates = (SYSTEM_FILE, Path(config_home) / "neuromodd" / "neuromodd.toml")
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there; one behind a closed directory is, and its reading will say what is wrong."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _file_layer(file: Path | None) -> _Layer:
@@ -111,7 +122,9 @@ def _file_layer(file: Path | None) -> _Layer:
 def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     layer = _Layer({}, "environment")
     known = {PREFIX + option.name.replace(".", "__").upper() for option in options()}
-    known |= {PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {
+        variable.rsplit("__", depth)[0] for variable in known for depth in range(1, variable.count("__") + 1)
+    }
     unknown = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known]
     for name in unknown:
         hint = _closest(name.upper(), known)
@@ -176,6 +189,39 @@ def _merge_into(target: dict[str, Any], tree: Mapping[str, Any]) -> None:
             target[name] = _merged([value]) if isinstance(value, Mapping) else value
 
 
+def _shape_faults(layer: _Layer) -> list[ConfigurationFault]:
+    """Values where a section should be, and booleans where a number should: removed, and reported.
+
+    Merged, the first would vanish behind another layer; and to Python, true is a number.
+    """
+    faults = []
+    for option in options():
+        branch: Any = layer.values
+        path: list[str] = []
+        for part in option.name.split("."):
+            if not isinstance(branch, dict) or part not in branch:
+                break
+            path.append(part)
+            here, branch = branch, branch[part]
+            leaf = len(path) == option.name.count(".") + 1
+            number = isinstance(option.default, (int, float)) and not isinstance(option.default, bool)
+            if leaf and isinstance(branch, bool) and (number or option.default is None):
+                expected = "a number" if number else "text or a number"
+            elif not leaf and not isinstance(branch, dict):
+                expected = "a table"
+            else:
+                continue
+            name = ".".join(path)
+            faults.append(
+                ConfigurationFault(
+                    place=name, got=_shown(name, branch), expected=expected, origin=layer.origin(path)
+                )
+            )
+            del here[part]
+            break
+    return faults
+
+
 def _validation_faults(error: ValidationError, layers: Sequence[_Layer]) -> list[ConfigurationFault]:
     faults = []
     for place, got, reason in describe_faults(error):
@@ -230,6 +276,9 @@ def _check_together(settings: Settings, layers: Sequence[_Layer]) -> list[Config
     mqtt = settings.mqtt
     if mqtt.host is not None and mqtt.embedded == "true":
         fault("mqtt.embedded", "true", "not true beside a mqtt.host: one broker")
+    if mqtt.host is None and mqtt.tls_enabled:
+        name = "mqtt.tls.enabled" if mqtt.tls.enabled else "mqtt.tls.ca_file"
+        fault(name, "TLS", "nothing without a mqtt.host: the embedded broker speaks no TLS")
     if mqtt.password is not None and mqtt.password_file is not None:
         fault("mqtt.password_file", str(mqtt.password_file), "nothing beside mqtt.password")
     if (mqtt.password is not None or mqtt.password_file is not None) and mqtt.username is None:

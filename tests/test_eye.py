@@ -92,13 +92,22 @@ async def test_an_interval_changed_on_the_way_counts_from_the_last_due_time(cloc
     assert times == [1001.25, 1001.5, 1001.75]
 
 
-async def test_an_interval_shortened_after_it_ran_out_makes_the_next_beat_late(clock: Clock) -> None:
+async def test_an_interval_shortened_after_it_ran_out_beats_at_once_and_makes_up_for_nothing(
+    clock: Clock,
+) -> None:
     interval = [10.0]
     grid = beats(lambda: interval[0], clock)
     await anext(grid)
     clock.now_s += 5.5
     interval[0] = 2.0
-    assert await anext(grid) == Due(lateness_s=3.5, missed=1)
+    assert await anext(grid) == Due(lateness_s=0.0, missed=0)
+
+
+async def test_an_interval_shortened_during_a_long_one_takes_effect_soon(clock: Clock) -> None:
+    grid = beats(lambda: 3600.0 if clock.now_s < start_s + 10.0 else 2.0, clock)
+    start_s = clock.now_s
+    await anext(grid)
+    assert clock.now_s <= start_s + 12.0
 
 
 # Sensors and frames

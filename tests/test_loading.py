@@ -102,7 +102,8 @@ LAYERS = [
         id="list",
     ),
     pytest.param(
-        Layers("mqtt.tls.enabled", "true", "false", "true", (True, False, True)), id="nested section"
+        Layers("sensors.network.include_loopback", "true", "false", "true", (True, False, True)),
+        id="nested section",
     ),
     pytest.param(
         Layers("engine.homeostasis_rate", "0.1", "0.2", "0.3", (0.1, 0.2, 0.3)), id="inherited option"
@@ -465,3 +466,30 @@ def test_a_file_that_is_not_in_utf_8_is_a_fault(tmp_path: Path) -> None:
 
 def test_a_section_that_is_no_table_is_a_fault(write: Write) -> None:
     assert faults_of(write("tick = 5\n")).keys() == {"tick"}
+
+
+def test_a_value_where_a_section_should_be_is_a_fault_even_behind_a_variable(write: Write) -> None:
+    fault = faults_of(write("mqtt = 5\n"), environ={"NEUROMODD_MQTT__HOST": "broker.lan"})["mqtt"]
+    assert (fault.got, fault.expected) == ("a value", "a table")
+
+
+@pytest.mark.parametrize("text", ["[tick]\ninterval_s = true\n", "[engine]\nlif_neurons = true\n"])
+def test_a_boolean_is_no_number(text: str, write: Write) -> None:
+    assert [fault.expected for fault in faults_of(write(text)).values()] == ["a number"]
+
+
+def test_a_nested_section_may_be_given_as_json() -> None:
+    environ = {"NEUROMODD_MQTT__TLS": '{"enabled": true}', "NEUROMODD_MQTT__HOST": "broker.lan"}
+    assert read(environ=environ).settings.mqtt.tls.enabled is True
+
+
+def test_tls_without_a_host_is_a_fault() -> None:
+    assert faults_of(cli={"mqtt.tls.enabled": "true"}).keys() == {"mqtt.tls.enabled"}
+
+
+def test_a_password_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe")
+    assert faults_of(cli={"mqtt.password_file": str(file), "mqtt.username": "lab"}).keys() == {
+        "mqtt.password_file"
+    }

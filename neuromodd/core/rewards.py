@@ -137,7 +137,6 @@ class RewardParameters(Record):
     source_ticks: int = Field(
         default=3, ge=1, le=3600, description="ticks in a row that make a new work source"
     )
-    process_names: bool = Field(default=False, description="name processes in SourceSwitch events")
 
 
 def event_id(

@@ -248,7 +248,12 @@ class _Worker:
             if not job.run():
                 return
         for sensor in job:
-            sensor.close()
+            try:
+                sensor.close()
+            except Exception as failure:  # noqa: BLE001 - the guard around one sensor
+                log.warning(
+                    "sensor_close_failed", sensor=sensor.name, error=f"{type(failure).__name__}: {failure}"
+                )
 
 
 def _read(sensor: Sensor, clock: Callable[[], float]) -> _Outcome:

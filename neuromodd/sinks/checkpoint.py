@@ -148,8 +148,9 @@ class CheckpointStore:
         """Rename a checkpoint so that it is not read again; of those so renamed, `keep` stay."""
         aside = path.with_suffix(f".{why}")
         path.replace(aside)
-        others = sorted(path for path in self.directory.glob(f"checkpoint-*.{why}") if path != aside)
-        for old in others[: max(len(others) - self.keep + 1, 0)]:
+        # By time of writing, which a rename keeps: a step says nothing across fresh starts.
+        renamed = sorted(self.directory.glob(f"checkpoint-*.{why}"), key=_written_ns, reverse=True)
+        for old in renamed[self.keep :]:
             old.unlink()
         return aside
 
@@ -302,6 +303,10 @@ class CheckpointSink:
 def _canonical(document: Mapping[str, Any]) -> bytes:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii") + b"\n"
+
+
+def _written_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _spelt(dimensions: Mapping[str, int]) -> str:

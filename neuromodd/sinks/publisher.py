@@ -231,9 +231,9 @@ async def _first_of(tasks: list[asyncio.Task[Any]]) -> None:
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_S)
-    for task in tasks:
-        # Asked for, an exception is not reported by the loop as one that nobody wanted.
-        if task not in done and not task.cancelled():
-            task.exception()
+    # An exception that was asked for is not reported by the loop as one that nobody wanted.
+    failures = {task: task.exception() for task in tasks if not task.cancelled()}
     for task in done:
-        task.result()
+        failure = failures.get(task)
+        if failure is not None:
+            raise failure

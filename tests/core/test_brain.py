@@ -455,7 +455,7 @@ def not_json(word: str) -> None:
     raise AssertionError(f"{word} is not JSON")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_frame_can_be_lived_through(
     record_of: Callable[[type[BaseModel]], st.SearchStrategy[Any]], frame: MakeFrame, data: st.DataObject

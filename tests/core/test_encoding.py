@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -63,6 +63,7 @@ def test_a_frame_without_readings_has_no_channel_and_no_drive(frame: MakeFrame) 
         ("gpu_memory", {"gpus": (GpuSample(index=0, memory_used_bytes=1, memory_total_bytes=4),)}, 0.25),
         ("gpu_memory", {"gpus": (GpuSample(index=0, memory_used_bytes=9, memory_total_bytes=4),)}, 1.0),
         ("gpu_memory", {"gpus": (GpuSample(index=0, memory_used_bytes=1, memory_total_bytes=0),)}, None),
+        ("gpu_memory", {"gpus": (GpuSample(index=0, memory_used_bytes=10**400, memory_total_bytes=1),)}, 1.0),
         ("power", {"gpus": (GpuSample(index=0, power_watts=100.0, power_limit_watts=400.0),)}, 0.25),
         ("power", {"power": PowerSample(package_watts=100.0)}, 0.25),
         ("power", {"power": PowerSample(package_watts=4000.0)}, 1.0),
@@ -115,6 +116,7 @@ def test_instability_drives_fully_from_a_half_on(
     assert drive(frame(), "instability", instability) == level
 
 
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_channel_and_drive_is_none_or_within_zero_and_one(
     record_of: Callable[[type[BaseModel]], st.SearchStrategy[Any]], data: st.DataObject

@@ -270,6 +270,15 @@ def test_a_checkpoint_just_set_aside_is_still_there(store: CheckpointStore) -> N
     assert store.set_aside(write(store, 1), "fresh").exists()
 
 
+def test_of_those_set_aside_the_ones_written_last_are_kept(store: CheckpointStore) -> None:
+    for step in (1001, 1002, 1003):
+        os.utime(store.set_aside(write(store, step), "fresh"), (0, 0))
+    ended = [write(store, step).with_suffix(".fresh").name for step in (1, 2, 3)]
+    for path in store.paths():
+        store.set_aside(path, "fresh")
+    assert names(store) == ended
+
+
 def fail_to_sync(_descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -570,6 +570,15 @@ async def test_what_the_other_tasks_raise_is_not_left_to_the_loop() -> None:
     assert left == []
 
 
+async def test_of_tasks_that_fail_together_none_is_left_to_the_loop() -> None:
+    left: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    with pytest.raises(ValueError, match="odd"):
+        await _first_of([asyncio.create_task(fail()) for _ in range(3)])
+    gc.collect()
+    assert left == []
+
+
 async def test_a_wait_that_is_cancelled_ends_its_tasks() -> None:
     task = asyncio.create_task(swallow_a_cancellation())
     waiting = asyncio.create_task(_first_of([task]))
