@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult, rescale
+from neuromodd.core.dynamics import rescale
+from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron
 from neuromodd.core.stdp import stdp_window
@@ -552,11 +553,11 @@ def test_a_negative_seed_is_refused(seed: int) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"budget": 17.0}, "budget 17.0 over 2 x channels"),
-        ({"budget": 0.3}, "primary_floor 0.5 over the budget"),
-        ({"theta_min": 6.0}, "theta_min 6.0 over theta_max 5.0"),
-        ({"other_weight_min": 0.2}, "other_weight_min 0.2 over other_weight_max 0.1"),
-        ({"primary_weight_min": 1.3}, "primary_weight_min 1.3 over primary_weight_max 1.2"),
+        ({"budget": 17.0}, "at most 2 x channels, 16.0.*it is 17.0"),
+        ({"budget": 0.3}, "primary_floor of at most 0.3, the budget; it is 0.5"),
+        ({"theta_min": 6.0}, "theta_min at most theta_max; they are 6.0 and 5.0"),
+        ({"other_weight_min": 0.2}, "other_weight_min at most other_weight_max; they are 0.2 and 0.1"),
+        ({"primary_weight_min": 1.3}, "primary_weight_min at most primary_weight_max; they are 1.3 and 1.2"),
         ({"lif_neurons": 0}, "lif_neurons: got 0"),
         ({"input_gain": math.inf}, "input_gain: got inf"),
     ],
