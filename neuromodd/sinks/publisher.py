@@ -93,13 +93,15 @@ class Publisher:
 
     def offer(self, tick: Tick) -> None:
         """Put the tick's messages where the connection picks them up."""
+        # The first one says what holds, changed or not: the broker may have lost what was retained.
+        announce_fault = tick.fault_changed or self._last is None
         self._last = tick
         for message in tick_messages(tick, spikes=self._spikes):
             if message.rule.state_like:
                 self._states.put(message.name, message)
         for event in tick.events:
             self._events.put(_Waiting(event, self._connections))
-        if tick.fault_changed:
+        if announce_fault:
             self._events.put(_Waiting(fault_message(tick.frame.node, tick.fault), self._connections))
 
     def publish(self, message: Message) -> None:
