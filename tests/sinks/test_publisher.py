@@ -377,6 +377,20 @@ async def test_events_that_gave_way_are_counted(
     assert (publisher.health.dropped, publisher.health.waiting_events) == (3, 3)
 
 
+async def test_the_first_tick_says_the_fault_that_holds_though_it_did_not_change(
+    mosquitto: Mosquitto, listen: Listen, make_run: StartRun, make_tick: MakeTick
+) -> None:
+    # As after a restart: the brain knows the fault, the broker may not.
+    make_tick()
+    publisher = make_run(mosquitto.port).start()
+    await until(lambda: publisher.health.connected)
+    tick = make_tick()
+    assert not tick.fault_changed
+    publisher.offer(tick)
+    listener = listen(mosquitto.port)
+    await until(lambda: listener.named("fault"))
+
+
 async def test_changes_of_fault_are_all_sent_after_an_outage(
     make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
