@@ -38,20 +38,21 @@ check: $(VENV)/.ready-test mosquitto
 benchmark: $(VENV)/.ready-test mosquitto
 	$(BIN)/python benchmarks/resources.py
 
-$(BIN)/python:
+$(VENV)/.ready-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "neuromodd needs Python 3.11 or later; set PYTHON to one (make PYTHON=python3.12 ...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 	  || { $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@touch $@
 
-$(VENV)/.ready-run: pyproject.toml | $(BIN)/python
+$(VENV)/.ready-run: pyproject.toml | $(VENV)/.ready-venv
 	@echo 'Installing neuromodd with all extras into $(VENV) ...'
 	@$(PIP_INSTALL) --editable '.[all]'
 	@touch $@
 
-$(VENV)/.ready-test: pyproject.toml | $(BIN)/python
+$(VENV)/.ready-test: pyproject.toml | $(VENV)/.ready-venv
 	@echo 'Installing neuromodd with all extras and the test tools into $(VENV) ...'
 	@$(PIP_INSTALL) --editable '.[all]' --group test --group lint
 	@touch $@ $(VENV)/.ready-run

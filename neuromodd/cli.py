@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from neuromodd import __version__, logs
 from neuromodd.config import Option, options, resolve_broker
@@ -53,12 +54,15 @@ exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state director
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Parse, dispatch, exit."""
+    # Started with a closed stream, as old init scripts do, Python has None in its place.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     parsed = _parser().parse_args(arguments)
     try:
         status = parsed.command(parsed)
     except ConfigurationError as error:
-        for fault in error.faults:
-            _complain(str(fault))
+        for text in (*error.warnings, *(str(fault) for fault in error.faults)):
+            _complain(text)
         status = EXIT_CONFIGURATION
     except CheckpointMismatchError as error:
         _complain(str(error))
@@ -86,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    # Until the daemon listens to it, a reload that comes early is none.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     loaded = _load(parsed)
     logs.configure(level=loaded.settings.log.level, form=loaded.settings.log.format)
     for warning in loaded.warnings:
@@ -241,6 +247,8 @@ def _run_loop(work: Coroutine[Any, Any, None]) -> None:
     try:
         loop.run_until_complete(work)
     finally:
+        # All is done: a second Ctrl-C from here on must not turn a clean end into another status.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         threads.shutdown(wait=False, cancel_futures=True)
         remaining = asyncio.all_tasks(loop)
         for task in remaining:
@@ -258,7 +266,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 def _complain(text: str) -> None:
-    print(f"neuromodd: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"neuromodd: {text}", file=sys.stderr)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _leave(status: int) -> NoReturn:
@@ -268,7 +281,7 @@ def _leave(status: int) -> NoReturn:
         for thread in threading.enumerate()
         if thread is not threading.main_thread() and not thread.daemon
     ]
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     if not all(_ended(thread) for thread in others):

@@ -46,7 +46,11 @@ SensorName = Literal[
 
 
 def _split_commas(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # As it stands in a file, `["nvml"]`, too.
+    bare = value.strip().removeprefix("[").removesuffix("]")
+    return [part.strip(" \"'") for part in bare.split(",") if part.strip()]
 
 
 def _node(value: str) -> str:
@@ -179,6 +183,9 @@ class CheckpointSettings(Record):
 
         `directory`, else systemd's $STATE_DIRECTORY, else /var/lib/neuromodd as root, else
         $XDG_STATE_HOME/neuromodd.
+
+        Raises:
+            ConfigurationError: none of these can be told.
         """
         if self.directory is not None:
             return self.directory
@@ -186,8 +193,20 @@ class CheckpointSettings(Record):
             return Path(given.split(":")[0])
         if os.geteuid() == 0:
             return Path("/var/lib/neuromodd")
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(base) / "neuromodd"
+        if base := os.environ.get("XDG_STATE_HOME"):
+            return Path(base) / "neuromodd"
+        try:
+            return Path.home() / ".local" / "state" / "neuromodd"
+        except RuntimeError:
+            raise ConfigurationError(
+                [
+                    ConfigurationFault(
+                        place="checkpoint.directory",
+                        got="nothing",
+                        expected="a directory, as this user has no home",
+                    )
+                ]
+            ) from None
 
 
 class NetworkSensorSettings(Record):

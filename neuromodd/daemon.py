@@ -25,7 +25,7 @@ from neuromodd.core.messages import (
     Message,
     topic,
 )
-from neuromodd.errors import ConfigurationError
+from neuromodd.errors import CheckpointMismatchError, ConfigurationError
 from neuromodd.eye import Due, Eye, beats, clock_s
 from neuromodd.loading import Loaded
 from neuromodd.mqtt import Backoff, Endpoint
@@ -142,15 +142,15 @@ class Daemon:
         finally:
             self._eye.close()
             self._state_directory.close()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
 
     async def _live(self, started: Callable[[Daemon], None] | None) -> None:
         async with asyncio.TaskGroup() as group:
             sinks = [group.create_task(self._guard(sink), name=f"sink-{sink.name}") for sink in self._sinks]
-            ticks = group.create_task(self._tick_loop(started), name="ticks")
+            # Not of the group: if the ticks fail, the sinks are still to be stopped in order.
+            ticks = asyncio.create_task(self._tick_loop(started), name="ticks")
             stop = asyncio.create_task(self._stop.wait(), name="stop")
             await asyncio.wait((ticks, stop), return_when=asyncio.FIRST_COMPLETED)
+            self._stop.set()
             log.info("stopping", reason=self._stop_reason or "the tick loop ended")
             ticks.cancel()
             stop.cancel()
@@ -158,6 +158,8 @@ class Daemon:
             await asyncio.gather(*(sink.stop() for sink in self._sinks), return_exceptions=True)
             for task in sinks:
                 task.cancel()
+        if not ticks.cancelled():
+            ticks.result()
         log.info("stopped", ticks=self._vitals.ticks, step=self._brain.engine.step_count)
 
     async def _guard(self, sink: Sink) -> None:
@@ -169,6 +171,8 @@ class Daemon:
                 self._vitals.count_sink_failure(sink.name)
                 log.exception("sink_failed", sink=sink.name, error=f"{type(failure).__name__}: {failure}")
                 await asyncio.sleep(SINK_RETRY_S)
+            else:
+                return
 
     async def _tick_loop(self, started: Callable[[Daemon], None] | None) -> None:
         grid = beats(lambda: self._settings.tick.interval_s, asyncio.get_running_loop().time)
@@ -270,7 +274,16 @@ class Daemon:
         if restored is None:
             log.info("no_checkpoint", state_directory=str(self._store.directory))
             return
-        self._brain.restore(restored.state)
+        try:
+            self._brain.restore(restored.state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointMismatchError(
+                restored.path,
+                f"a state that does not fit ({type(error).__name__}: {error})",
+                "one of this version; `neuromodd run --fresh` sets it aside and starts anew",
+            ) from None
+        if self._brain.engine.seed != self._settings.engine.seed:
+            log.warning("seed_kept", checkpoint=self._brain.engine.seed, settings=self._settings.engine.seed)
         log.info("resumed", checkpoint=str(restored.path), step=self._brain.engine.step_count)
 
     def _ask_to_stop(self, reason: str) -> None:

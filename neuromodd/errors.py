@@ -66,10 +66,16 @@ class ConfigurationFault:
 
 
 class ConfigurationError(NeuromoddError, ValueError):
-    """The configuration can't be used; `faults` has everything that is wrong with it."""
+    """The configuration can't be used.
 
-    def __init__(self, faults: Sequence[ConfigurationFault]) -> None:
+    Attributes:
+        faults: everything that is wrong with it.
+        warnings: what is odd about it besides.
+    """
+
+    def __init__(self, faults: Sequence[ConfigurationFault], warnings: Sequence[str] = ()) -> None:
         self.faults = tuple(faults)
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

@@ -80,27 +80,30 @@ def load(
         faults += _validation_faults(error, layers)
     if settings is not None:
         faults += _check_together(settings, layers)
-    if faults or settings is None:
-        raise ConfigurationError(faults)
     warnings = tuple(warning for layer in layers for warning in layer.warnings)
+    if faults or settings is None:
+        raise ConfigurationError(faults, warnings)
     return Loaded(settings=settings, file=chosen, warnings=warnings)
 
 
 def default_file(environ: Mapping[str, str]) -> Path | None:
     """The file that is read when none is named; None if there is none."""
     config_home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
-    candidates = (SYSTEM_FILE, Path(config_home) / "neuromodd" / "neuromodd.toml")
-    return next((path for path in candidates if _is_there(path)), None)
+    # One behind a closed directory is there, and its reading says what is wrong; in a home, which may be
+    # somebody else's that was inherited, it is not.
+    if _is_there(SYSTEM_FILE, closed=True):
+        return SYSTEM_FILE
+    own = Path(config_home) / "neuromodd" / "neuromodd.toml"
+    return own if _is_there(own, closed=False) else None
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a file is there; one behind a closed directory is, and its reading will say what is wrong."""
+def _is_there(path: Path, *, closed: bool) -> bool:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True
+        return closed
     return True
 
 

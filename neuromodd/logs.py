@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import structlog
 
@@ -30,7 +32,7 @@ def configure(*, level: str, form: Literal["auto", "console", "json"]) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Tolerant(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     _forward_libraries()
@@ -41,6 +43,22 @@ def _forward_libraries() -> None:
     root = logging.getLogger()
     root.handlers = [_Forwarder()]
     root.setLevel(logging.WARNING)
+
+
+class _Tolerant(io.TextIOBase):
+    """A stream whose reader may go away: what can't be written is lost, and the daemon lives on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Forwarder(logging.Handler):

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -22,6 +23,9 @@ from neuromodd.errors import MqttLinkError
 
 TIMEOUT_S = 5.0
 """For connecting, and for the broker's word on a message of QoS 1."""
+
+REFUSAL_S = 0.1
+"""What the word of a broker that closes the connection may take to reach us."""
 
 FIRST_DELAY_S = 0.1
 SHORT_DELAY_S = 1.0
@@ -95,11 +99,12 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
     """
     try:
         client = _client(endpoint)
-        async with asyncio.timeout(2 * TIMEOUT_S):
-            await client.__aenter__()
+        await _open(client)
     except aiomqtt.exceptions.MqttConnectError as error:
         code = error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
         raise MqttLinkError(f"the broker refused: {error}", refused_login=code in _BAD_LOGIN) from None
+    except MqttLinkError:
+        raise
     except TimeoutError:
         raise MqttLinkError("the broker did not answer in time") from None
     except (aiomqtt.MqttError, OSError) as error:
@@ -110,6 +115,41 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
         with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
             async with asyncio.timeout(TIMEOUT_S):
                 await client.__aexit__(None, None, None)
+
+
+async def _open(client: aiomqtt.Client) -> None:
+    """Enter the client; a connection that comes to nothing is closed at once.
+
+    aiomqtt does not notice a broker that accepts and hangs up, as a proxy before a dead broker does, and
+    leaves its socket open when no answer comes. Its paho client is the only way to either.
+    """
+    paho = client._client  # noqa: SLF001 - see above
+    loop, hung_up, on_socket_close = asyncio.get_running_loop(), asyncio.Event(), paho.on_socket_close
+
+    def closed(*arguments: Any) -> None:  # noqa: ANN401 - paho's
+        if on_socket_close is not None:
+            on_socket_close(*arguments)
+        loop.call_soon_threadsafe(hung_up.set)
+
+    paho.on_socket_close = closed
+    opening = asyncio.create_task(client.__aenter__(), name="mqtt-open")
+    watching = asyncio.create_task(hung_up.wait(), name="mqtt-hung-up")
+    try:
+        async with asyncio.timeout(2 * TIMEOUT_S):
+            await asyncio.wait((opening, watching), return_when=asyncio.FIRST_COMPLETED)
+            # A refusal closes the socket too, and is then about to be raised.
+            await asyncio.wait((opening,), timeout=None if opening.done() else REFUSAL_S)
+        if not opening.done():
+            raise MqttLinkError("the broker hung up before it answered")  # noqa: TRY301 - close it below
+        opening.result()
+    except BaseException:
+        opening.cancel()
+        # One that hangs in a resolver may still connect later, and must not live beside its successor.
+        paho.on_connect = lambda late, *_: late.disconnect()
+        paho.disconnect()
+        raise
+    finally:
+        watching.cancel()
 
 
 def _client(endpoint: Endpoint) -> aiomqtt.Client:

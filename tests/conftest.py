@@ -47,10 +47,15 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Starts daemons named `lab` with a state directory under tmp_path; all are killed at the end."""
     started: list[Daemon] = []
 
-    def start(*arguments: str, port: int | None = None, environ: dict[str, str] | None = None) -> Daemon:
+    def start(
+        *arguments: str,
+        port: int | None = None,
+        environ: dict[str, str] | None = None,
+        log: Path | None = None,
+    ) -> Daemon:
         base = ["--node", "lab", "--checkpoint.directory", str(tmp_path / "state"), "--log.format", "json"]
         broker = [] if port is None else ["--mqtt.host", "127.0.0.1", "--mqtt.port", str(port)]
-        started.append(Daemon([*base, *broker, *arguments], environ or {}))
+        started.append(Daemon([*base, *broker, *arguments], environ or {}, log))
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -139,22 +140,22 @@ class Listener:
 class Daemon:
     """A real neuromodd in a process of its own, and the lines that it logged."""
 
-    def __init__(self, arguments: Sequence[str], environ: dict[str, str], command: str = "run") -> None:
+    def __init__(self, arguments: Sequence[str], environ: dict[str, str], log: Path | None = None) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEUROMODD_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "neuromodd", command, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **environ},
-        )
+        with contextlib.ExitStack() as stack:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "neuromodd", "run", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if log is None else stack.enter_context(log.open("wb")),
+                env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **environ},
+            )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self.process.stderr or ():
             self.lines.append(line.decode().rstrip("\n"))
 
     @property

@@ -299,3 +299,35 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_borne(closed: str) -> None:
+    command = f"{sys.executable} -m neuromodd schema state {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_user_without_a_home_gets_a_fault_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--mqtt.host", "broker.lan"])
+    assert ended.value.code == 2
+    assert "checkpoint.directory" in capsys.readouterr().err
+
+
+def test_a_warning_is_not_lost_beside_a_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROMODD_FOO", "1")
+    with pytest.raises(SystemExit):
+        main(["check", "--tick.interval_s", "0"])
+    assert "NEUROMODD_FOO" in capsys.readouterr().err

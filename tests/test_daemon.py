@@ -20,6 +20,7 @@ from neuromodd.errors import (
     ConfigurationFault,
     StateDirectoryLockedError,
 )
+from neuromodd.eye import Due
 from neuromodd.loading import Loaded, load
 from neuromodd.sinks.checkpoint import StateDirectory
 
@@ -306,3 +307,28 @@ async def test_the_password_is_not_shown_by_a_reload(host: Host, capsys: pytest.
 def test_the_settings_of_the_daemon_are_the_defaults_where_nothing_is_said(host: Host) -> None:
     changed = changed_options(Settings(), host.loaded().settings)
     assert changed == ["node", "mqtt.host", "checkpoint.directory"]
+
+
+async def test_a_tick_loop_that_fails_still_leaves_a_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    options = {
+        "mqtt.host": "127.0.0.1",
+        "mqtt.port": "1",
+        "checkpoint.directory": str(state),
+        "tick.interval_s": "0.05",
+    }
+    loaded = load(None, options, {"XDG_CONFIG_HOME": str(tmp_path)})
+    daemon = Daemon(loaded, reload=lambda: loaded)
+    tick = daemon._tick
+
+    async def fail_at_the_third(due: Due) -> None:
+        if daemon._vitals.ticks == 2:
+            raise ZeroDivisionError
+        await tick(due)
+
+    monkeypatch.setattr(daemon, "_tick", fail_at_the_third)
+    with pytest.raises(ZeroDivisionError):
+        await daemon.run()
+    assert [path.name for path in state.glob("checkpoint-*.json")] == ["checkpoint-0000000000000040.json"]

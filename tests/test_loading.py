@@ -493,3 +493,8 @@ def test_a_password_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
     assert faults_of(cli={"mqtt.password_file": str(file), "mqtt.username": "lab"}).keys() == {
         "mqtt.password_file"
     }
+
+
+def test_a_list_in_the_environment_may_be_spelt_as_in_the_file() -> None:
+    environ = {"NEUROMODD_SENSORS__DISABLED": '["nvml", "hwmon"]'}
+    assert read(environ=environ).settings.sensors.disabled == ("nvml", "hwmon")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -130,3 +132,15 @@ def test_configured_twice_a_library_is_heard_once(capsys: pytest.CaptureFixture[
     logs.configure(level="info", form="json")
     logging.getLogger("some.library").warning("once")
     assert len(lines(capsys)) == 1
+
+
+def test_a_stream_that_can_not_be_written_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        logs.configure(level="info", form="json")
+        for _ in range(3):
+            structlog.get_logger().info("said")
+        monkeypatch.undo()
+        # What the file could not write when it was flushed, it tries again when it is closed.
+        with contextlib.suppress(OSError):
+            full.close()

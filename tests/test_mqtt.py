@@ -11,7 +11,7 @@ import pytest
 from harness import Mosquitto, free_port
 
 from neuromodd.errors import MqttLinkError
-from neuromodd.mqtt import Backoff, Endpoint, connect
+from neuromodd.mqtt import TIMEOUT_S, Backoff, Endpoint, connect
 
 OUTAGE_S = 1000.0
 """When the outages of these tests begin, on their own clock."""
@@ -214,3 +214,46 @@ async def test_a_publication_of_qos_1_returns_only_with_an_acknowledgement(
         monkeypatch.setattr("neuromodd.mqtt.TIMEOUT_S", 0.05)
         with pytest.raises(MqttLinkError):
             await link.publish("t", b"x", qos=1, retain=False)
+
+
+@contextlib.asynccontextmanager
+async def peer(*, hangs_up: bool) -> AsyncIterator[int]:
+    """The port of a server that hangs up at once, or listens and never answers."""
+    talks: set[asyncio.Task[None]] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        talks.add(current)
+        with contextlib.suppress(OSError):
+            while not hangs_up and await reader.read(100):
+                pass
+            writer.close()
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.wait(talks)
+
+
+def endpoint(port: int) -> Endpoint:
+    return Endpoint(host="127.0.0.1", port=port, identifier="neuromodd-lab", keepalive_s=3600)
+
+
+async def test_a_peer_that_accepts_and_hangs_up_is_noticed_at_once() -> None:
+    # A proxy before a broker that is down.
+    async with peer(hangs_up=True) as port, asyncio.timeout(TIMEOUT_S / 2):
+        with pytest.raises(MqttLinkError, match="hung up"):
+            async with connect(endpoint(port)):
+                pass
+
+
+async def test_attempts_that_get_no_answer_leave_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuromodd.mqtt.TIMEOUT_S", 0.05)
+    # The peer's end of a connection, for which this waits, ends with ours.
+    async with peer(hangs_up=False) as port, asyncio.timeout(10.0):
+        for _ in range(3):
+            with pytest.raises(MqttLinkError):
+                async with connect(endpoint(port)):
+                    pass

@@ -375,6 +375,7 @@ class SpikingInferenceEngine:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values; a copy."""
         return {
             "dimensions": self.config.dimensions,
+            "seed": self.seed,
             "step": self._step,
             "v": list(self._v),
             "theta": list(self._theta),
@@ -408,6 +409,7 @@ class SpikingInferenceEngine:
                 if len(state[name]) != length:
                     place = f"SpikingInferenceEngine.restore.{name}"
                     raise InvalidValueError(place, len(state[name]), f"{length} values")
+        self.seed = int(state["seed"])
         self._step = int(state["step"])
         self._v = list(state["v"])
         self._theta = list(state["theta"])
@@ -423,7 +425,7 @@ class SpikingInferenceEngine:
     def to_json(self) -> str:
         """The engine with config, seed and state as one line of JSON."""
         config = json.loads(self.config.to_json())
-        return json.dumps({"config": config, "seed": self.seed, "state": self.state()}, separators=(",", ":"))
+        return json.dumps({"config": config, "state": self.state()}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -436,7 +438,7 @@ class SpikingInferenceEngine:
         """
         try:
             document = json.loads(text)
-            engine = cls(EngineConfig.from_dict(document["config"]), document["seed"])
+            engine = cls(EngineConfig.from_dict(document["config"]), document["state"]["seed"])
             engine.restore(document["state"])
         except NeuromoddError:
             raise

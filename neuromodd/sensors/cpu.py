@@ -49,9 +49,12 @@ def parse_loadavg(text: str) -> float:
     """Take the one-minute load average from /proc/loadavg.
 
     Raises:
-        ValueError: the text does not begin with a number.
+        ValueError: the text does not begin with a number that a load can be.
     """
-    return float(text.partition(" ")[0])
+    load = float(text.partition(" ")[0])
+    if not 0.0 <= load < float("inf"):
+        raise ValueError(f"loadavg: got {load}, expected a finite number >= 0")
+    return load
 
 
 def parse_cpuinfo(text: str) -> float | None:

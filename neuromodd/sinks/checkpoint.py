@@ -9,11 +9,14 @@ the new one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +39,9 @@ PATTERN = "checkpoint-*.json"
 LOCK_NAME = "lock"
 LAST_WRITE_S = 2.0
 """What the last checkpoint of a run may take before the daemon ends without it."""
+
+STUCK_S = 30.0
+"""A write that takes longer is said in `health`."""
 
 log = structlog.get_logger()
 
@@ -69,8 +75,10 @@ class StateDirectory:
             os.close(self._lock)
             named = describe_process(int(holder)) if holder.isdigit() else "another process"
             raise StateDirectoryLockedError(path, named) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        # The lock holds without it; a full disk must not keep the daemon from starting.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let another daemon have it."""
@@ -107,11 +115,17 @@ class CheckpointStore:
             "dimensions": dict(dimensions),
         }
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(header, state))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(encode(header, state))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        except OSError:
+            # On a full disk the half of a checkpoint would hold the space that the next one needs.
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
         self._sync_directory()
         for old in self.paths()[self.keep :]:
             old.unlink()
@@ -231,6 +245,9 @@ class CheckpointSink:
         self._newest: Tick | None = None
         self._started_s = clock()
         self._writing = asyncio.Lock()
+        self._write_began_s: float | None = None
+        # A thread of its own: in the loop's pool it would wait behind a resolver that hangs.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="neuromodd-checkpoint")
         self._written_s: float | None = None
         self._written = 0
         self._failures = 0
@@ -252,7 +269,7 @@ class CheckpointSink:
             age_s=None if self._written_s is None else max(self._clock() - self._written_s, 0.0),
             written=self._written,
             failures=self._failures,
-            error=self._error,
+            error=self._stuck() or self._error,
         )
 
     async def run(self) -> None:
@@ -274,18 +291,28 @@ class CheckpointSink:
                 await self._write(self._snapshot(), self._newest)
         except TimeoutError:
             log.warning("checkpoint_failed", error=f"the last one was not on the disk after {LAST_WRITE_S} s")
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _stuck(self) -> str | None:
+        """What is to be said of a write that does not come back."""
+        if self._write_began_s is None or self._clock() - self._write_began_s < STUCK_S:
+            return None
+        return f"{self.store.directory}: a write has not come back for over {STUCK_S:.0f} s"
 
     async def _write(self, state: dict[str, Any], tick: Tick) -> None:
         async with self._writing:
             created = "" if tick.frame.time_utc is None else tick.frame.time_utc.isoformat()
+            write = partial(
+                self.store.write,
+                state,
+                step=tick.result.step,
+                dimensions=self._dimensions,
+                created_utc=created,
+            )
+            self._write_began_s = self._clock()
             try:
-                await asyncio.to_thread(
-                    self.store.write,
-                    state,
-                    step=tick.result.step,
-                    dimensions=self._dimensions,
-                    created_utc=created,
-                )
+                await asyncio.get_running_loop().run_in_executor(self._thread, write)
             except OSError as error:
                 self._failures += 1
                 reason = f"{self.store.directory}: {error.strerror or error}"
@@ -293,6 +320,8 @@ class CheckpointSink:
                     log.warning("checkpoint_failed", error=reason)
                 self._error = reason
                 return
+            finally:
+                self._write_began_s = None
         if self._error is not None:
             log.info("checkpoint_back")
         self._error = None

@@ -33,6 +33,9 @@ from neuromodd.sinks.base import Newest, Queue
 FAREWELL_S = 1.0
 """What a clean exit may take for the events that still wait, and again for the last `offline`."""
 
+STABLE_S = 10.0
+"""A connection that stood this long was no chance."""
+
 CANCEL_S = 0.1
 
 log = structlog.get_logger()
@@ -126,12 +129,18 @@ class Publisher:
         try:
             while not self._stopping.is_set():
                 refused = False
+                began_s = self._clock()
                 try:
                     async with connect(self._endpoint) as link:
+                        began_s = self._clock()
                         await self._serve(link)
                 except MqttLinkError as error:
                     refused = error.refused_login
                     self._note_error(str(error))
+                # A link that falls at once is no end of the outage: two daemons of one name take it from
+                # each other as often as they are let.
+                if self._clock() - began_s >= STABLE_S:
+                    self._backoff.reset()
                 await self._pause(self._backoff.delay_s(self._clock(), refused_login=refused))
         finally:
             self._stopped.set()
@@ -148,9 +157,8 @@ class Publisher:
         try:
             self._link = link
             self._connections += 1
-            self._error = None
             await self._introduce(link)
-            self._backoff.reset()
+            self._error = None
             log.info(
                 "mqtt_connected",
                 broker=f"{self._endpoint.host}:{self._endpoint.port}",

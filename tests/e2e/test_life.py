@@ -16,6 +16,7 @@ import pytest
 from harness import Daemon, Listener, Mosquitto, free_port, wait_for
 
 from neuromodd import SpikingInferenceEngine
+from neuromodd.sinks.checkpoint import decode, encode
 
 StartDaemon = Callable[..., Daemon]
 StartBroker = Callable[..., Mosquitto]
@@ -174,6 +175,7 @@ def test_a_restart_goes_on_with_steps_weights_and_sequence(
 
     second = start_daemon(*FAST, "--engine.seed", "7", port=mosquitto.port)
     assert second.wait_log("resumed")["step"] == last["step"]
+    assert second.wait_log("seed_kept")["checkpoint"] == 0
     fresh = listener.wait("state", lambda heard: heard.json["sequence"] > last["sequence"])
     assert fresh.json["sequence"] == last["sequence"] + 1
     assert fresh.json["step"] == last["step"] + 20
@@ -211,6 +213,29 @@ def test_a_signal_ends_with_a_checkpoint_offline_and_status_0_within_5_s(
     assert time.monotonic() - begin < 5.0
     listener.wait("status", lambda heard: heard.payload == b"offline")
     assert newest_checkpoint(tmp_path / "state")["engine"]["step"] == daemon.logged("stopped")[0]["step"]
+
+
+def test_a_second_signal_does_not_change_the_exit_status(
+    mosquitto: Mosquitto, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon(*FAST, port=mosquitto.port)
+    daemon.wait_log("started")
+    while daemon.process.poll() is None:
+        daemon.process.send_signal(signal.SIGINT)
+    assert daemon.wait() == 0
+
+
+def test_it_lives_on_when_its_log_can_not_be_written(
+    mosquitto: Mosquitto, listen: Listen, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    listener = listen(mosquitto.port)
+    daemon = start_daemon(*FAST, port=mosquitto.port, log=Path("/dev/full"))
+    listener.wait("telemetry", count=2)
+    daemon.process.send_signal(signal.SIGHUP)
+    seen = len(listener.named("telemetry"))
+    listener.wait("telemetry", count=seen + 5)
+    assert daemon.end() == 0
+    assert newest_checkpoint(tmp_path / "state")["engine"]["step"] > 0
 
 
 def test_a_killed_broker_is_found_again_and_told_everything(
@@ -316,6 +341,23 @@ def test_a_checkpoint_of_another_network_exits_2_and_fresh_starts_anew(
     third = start_daemon("--fresh", "--engine.lif_neurons", "16", port=mosquitto.port)
     assert third.wait_log("started")["step"] == 20
     assert third.wait_log("checkpoint_set_aside")
+
+
+def test_a_whole_checkpoint_that_does_not_fit_exits_2_and_names_it(
+    mosquitto: Mosquitto, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    first = start_daemon(*FAST, port=mosquitto.port)
+    first.wait_log("started")
+    assert first.end() == 0
+    path = max((tmp_path / "state").glob("checkpoint-*.json"))
+    header, state = decode(path, path.read_bytes())
+    del state["rewards"]
+    path.write_bytes(encode(header, state))
+    second = start_daemon(*FAST, port=mosquitto.port)
+    assert second.wait() == 2
+    assert str(path) in second.lines[-1]
+    assert "--fresh" in second.lines[-1]
+    assert "Traceback" not in "\n".join(second.lines)
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(

@@ -8,8 +8,10 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from neuromodd.errors import (
 )
 from neuromodd.sinks.checkpoint import (
     FORMAT,
+    STUCK_S,
     VERSION,
     CheckpointSink,
     CheckpointStore,
@@ -559,3 +562,60 @@ def test_a_state_directory_that_can_not_be_made_is_an_error_with_its_option(
     (tmp_path / "file").touch()
     with pytest.raises(StateDirectoryError, match=r"^checkpoint\.directory "):
         StateDirectory(tmp_path / place)
+
+
+async def test_a_full_pool_of_threads_does_not_hold_a_checkpoint_back(
+    sink: CheckpointSink, clock: Clock, make_tick: Callable[..., Tick]
+) -> None:
+    # As when the resolver hangs under every attempt to connect.
+    release = threading.Event()
+    pool = ThreadPoolExecutor(max_workers=1)
+    asyncio.get_running_loop().set_default_executor(pool)
+    hanging = asyncio.get_running_loop().run_in_executor(None, release.wait)
+    try:
+        clock.now_s += 60.0
+        sink.offer(make_tick())
+        await until(lambda: sink.health.written == 1)
+    finally:
+        release.set()
+        await hanging
+
+
+async def test_a_write_that_does_not_come_back_is_said_in_health(
+    sink: CheckpointSink, clock: Clock, make_tick: Callable[..., Tick], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    def hang(_descriptor: int) -> None:
+        began.set()
+        release.wait(10.0)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    clock.now_s += 60.0
+    sink.offer(make_tick())
+    await until(began.is_set)
+    clock.now_s += STUCK_S
+    error = sink.health.error
+    release.set()
+    assert "has not come back" in (error or "")
+    await until(lambda: sink.health.written == 1)
+    assert sink.health.error is None
+
+
+def test_a_write_that_fails_leaves_no_draft_to_fill_the_disk(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_to_sync)
+    with contextlib.suppress(OSError):
+        write(store, 1)
+    assert list(store.directory.glob("*draft*")) == []
+
+
+def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda *_: fail_to_sync(0))
+    directory = StateDirectory(tmp_path / "state")
+    with pytest.raises(StateDirectoryLockedError):
+        StateDirectory(tmp_path / "state")
+    directory.close()

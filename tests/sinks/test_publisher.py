@@ -601,3 +601,17 @@ async def test_a_wait_that_is_cancelled_ends_its_tasks() -> None:
     async with asyncio.timeout(10.0):
         await asyncio.wait((waiting,))
     assert (task.cancelled(), waiting.cancelled()) == (True, True)
+
+
+async def test_a_connection_that_falls_at_once_does_not_end_the_outage(
+    make_run: StartRun, road: RoadTo
+) -> None:
+    # Two daemons of one name take the connection from each other as often as they are let.
+    run = make_run(road.port)
+    run.start()
+    for _ in range(3):
+        await road.open()
+        await until(lambda: run.publisher.health.connected)
+        await road.cut()
+        await until(lambda: not run.publisher.health.connected)
+    assert run.backoff._attempt >= 3
