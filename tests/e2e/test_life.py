@@ -220,7 +220,9 @@ def test_a_second_signal_does_not_change_the_exit_status(
 ) -> None:
     daemon = start_daemon(*FAST, port=mosquitto.port)
     daemon.wait_log("started")
-    while daemon.process.poll() is None:
+    daemon.process.send_signal(signal.SIGINT)
+    for event in ("stopping", "stopped"):
+        daemon.wait_log(event)
         daemon.process.send_signal(signal.SIGINT)
     assert daemon.wait() == 0
 
