@@ -33,8 +33,8 @@ class Usage(NamedTuple):
     """Of one process, from /proc."""
 
     cpu_s: float
-    resident_mb: float
-    proportional_mb: float
+    resident_bytes: int
+    proportional_bytes: int
     threads: int
 
 
@@ -45,8 +45,8 @@ def usage(pid: int) -> Usage:
     proportional = next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
     return Usage(
         cpu_s=(int(stat[11]) + int(stat[12])) / TICKS_PER_S,
-        resident_mb=int(status["VmRSS"].split()[0]) * 1024 / 1e6,
-        proportional_mb=proportional * 1024 / 1e6,
+        resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
+        proportional_bytes=proportional * 1024,
         threads=int(status["Threads"]),
     )
 
@@ -128,6 +128,10 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
+def megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB ({size / 1e6:.1f} MB)"
+
+
 def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -158,7 +162,7 @@ def main() -> None:
         listener = Listener(port)
         time.sleep(0.5)
         # Once before, so that the figure is not that of a cold disk and missing bytecode.
-        subprocess.run([program, "--version"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([program, "sample"], check=True, stdout=subprocess.DEVNULL)
         options = [
             "--mqtt.host",
             "127.0.0.1",
@@ -187,8 +191,8 @@ def main() -> None:
         rows = [
             ("messages in the time", f"{arguments.seconds} in {measured_s:.2f} s"),
             ("processor", f"{(after.cpu_s - before.cpu_s) / measured_s:.2%} of a core"),
-            ("resident memory", f"{after.resident_mb:.1f} MB"),
-            ("proportional memory", f"{after.proportional_mb:.1f} MB"),
+            ("resident memory", megabytes(after.resident_bytes)),
+            ("proportional memory", megabytes(after.proportional_bytes)),
             ("threads", str(after.threads)),
             ("start to first message", f"{first_s:.2f} s"),
             (

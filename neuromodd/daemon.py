@@ -155,7 +155,10 @@ class Daemon:
             ticks.cancel()
             stop.cancel()
             await asyncio.wait((ticks,))
-            await asyncio.gather(*(sink.stop() for sink in self._sinks), return_exceptions=True)
+            stopped = await asyncio.gather(*(sink.stop() for sink in self._sinks), return_exceptions=True)
+            for sink, failure in zip(self._sinks, stopped, strict=True):
+                if failure is not None:
+                    log.error("sink_failed", sink=sink.name, error=f"{type(failure).__name__}: {failure}")
             for task in sinks:
                 task.cancel()
         if not ticks.cancelled():
