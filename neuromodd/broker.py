@@ -27,6 +27,7 @@ async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
     """
     from amqtt.broker import Broker  # noqa: PLC0415 - an extra, imported where it is used
     from amqtt.contexts import BrokerConfig, ListenerConfig  # noqa: PLC0415
+    from amqtt.errors import BrokerError  # noqa: PLC0415
 
     # It logs every start-up fault with a traceback, and then raises it: once is enough.
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
@@ -40,7 +41,7 @@ async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
     )
     try:
         await broker.start()
-    except Exception as error:  # noqa: BLE001 - amqtt raises its own errors, OSError and more
+    except BrokerError as error:
         raise BrokerStartError(f"the embedded broker can't start on {host}:{port}: {error}") from None
     try:
         yield
