@@ -120,7 +120,8 @@ class Publisher:
             published=self._published,
             dropped=self._states.dropped + self._events.dropped,
             waiting_events=len(self._events),
-            error=self._error,
+            # The last trouble is over as soon as there is a connection to say so on.
+            error=None if self._link is not None else self._error,
         )
 
     async def run(self) -> None:

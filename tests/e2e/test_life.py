@@ -436,3 +436,17 @@ def test_configuration_faults_are_all_listed_with_status_2_and_no_traceback(
     assert "mqtt.port" in text
     assert "NEUROMODD_LOG__LEVEL" in text
     assert "Traceback" not in text
+
+
+def test_health_has_no_trouble_any_more_soon_after_a_reconnect(
+    mosquitto: Mosquitto, listen: Listen, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon("--tick.interval_s", "0.1", "--mqtt.health_interval_s", "3600", port=mosquitto.port)
+    daemon.wait_log("mqtt_connected")
+    mosquitto.stop(signal.SIGKILL)
+    daemon.wait_log("mqtt_unavailable")
+    mosquitto.start()
+    daemon.wait_log("mqtt_connected", count=2)
+    listener = listen(mosquitto.port)
+    health = listener.wait("health", lambda heard: heard.json["mqtt"]["error"] is None)
+    assert health.json["mqtt"]["connected"] is True
