@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from neuromodd.core.diagnostics import FaultClass, FpgaMetrics
-    from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult
+    from neuromodd.core.engine import SpikingInferenceEngine, StepResult
+    from neuromodd.core.parameters import EngineConfig
     from neuromodd.core.frame import (
         CpuSample,
         DiskSample,
@@ -38,7 +39,7 @@ _HOMES = {
     "BreakthroughFound": "rewards",
     "CpuSample": "frame",
     "DiskSample": "frame",
-    "EngineConfig": "engine",
+    "EngineConfig": "parameters",
     "FanSample": "frame",
     "FaultClass": "diagnostics",
     "FpgaMetrics": "diagnostics",

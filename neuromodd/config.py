@@ -29,7 +29,7 @@ from pydantic_settings import (
 
 from neuromodd.core.brain import BrainParameters
 from neuromodd.core.diagnostics import FaultParameters
-from neuromodd.core.engine import EngineConfig
+from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.record import Record
 from neuromodd.core.rewards import RewardParameters

@@ -105,6 +105,35 @@ class CheckpointMismatchError(NeuromoddError, ValueError):
         super().__init__(f"{place}: got {got}, expected {expected}")
 
 
+class RecordingError(NeuromoddError, ValueError):
+    """A recording can't be read on: a broken line, a header that does not fit, a file of a newer format.
+
+    Attributes:
+        path: the file.
+        line: number of the line, from 1; None where the file as a whole is meant.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, line: int | None, reason: str) -> None:
+        self.path = path
+        self.line = line
+        self.reason = reason
+        place = str(path) if line is None else f"{path}:{line}"
+        super().__init__(f"{place}: {reason}")
+
+
+class MissingExtraError(NeuromoddError, ImportError):
+    """Something was asked for that needs a package which is not installed.
+
+    Attributes:
+        extra: the extra of neuromodd that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs the extra `{extra}`: pip install 'neuromodd[{extra}]'")
+
+
 class StateDirectoryLockedError(NeuromoddError, RuntimeError):
     """Another neuromodd holds the state directory."""
 

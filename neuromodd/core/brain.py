@@ -17,8 +17,9 @@ from pydantic import Field
 
 from neuromodd.core.diagnostics import Fault, FaultMonitor, FaultParameters
 from neuromodd.core.encoding import CHANNELS, drives, encode
-from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult
+from neuromodd.core.engine import SpikingInferenceEngine, StepResult
 from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.inputs import OutsideInput, RewardInput, SettingsInput
 from neuromodd.core.modulators import (
     ACETYLCHOLINE_BASELINE,
     ACETYLCHOLINE_DECAY,
@@ -36,6 +37,7 @@ from neuromodd.core.modulators import (
     focus_change,
     voltage_instability,
 )
+from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.record import Record
 from neuromodd.core.rewards import (
     BreakthroughFound,
@@ -186,6 +188,14 @@ class Brain:
         self._rewards.parameters = rewards
         self._faults.parameters = faults
 
+    def apply(self, outside: OutsideInput) -> None:
+        """Take in whatever came from outside."""
+        match outside:
+            case RewardInput():
+                self.take(outside.event)
+            case SettingsInput():
+                self.configure(setpoints=outside.setpoints, rewards=outside.rewards, faults=outside.faults)
+
     def take(self, event: RewardEvent) -> None:
         """Take in an event from outside; it acts, and is reported, with the next `step`.
 
@@ -223,7 +233,9 @@ class Brain:
         levels = _levels(self._tonic, self._phasic)
         stimuli = encode(frame, setpoints)
         phasic = self._phasic
-        result = self.engine.tick(stimuli, levels, self._drives(frame, unsteady))
+        result = self.engine.tick(
+            stimuli, levels, self._drives(frame, unsteady), phasic_dopamine=phasic.dopamine
+        )
         if len(result.izhikevich_spikes) > TIMING_NEURON:
             stress = TIMING_CORTISOL * result.izhikevich_spikes[TIMING_NEURON]
             self._phasic = self._phasic.model_copy(

@@ -1,22 +1,23 @@
 """SpikingInferenceEngine: eight LIF neurons that learn, five Izhikevich neurons that ring.
 
 One step is 1 ms of network time; one tick of the host runs `steps_per_tick` of them. The engine holds
-parameters and state and draws the random numbers; `dynamics.advance` moves the state.
+parameters and state and draws the random numbers; `dynamics.run` moves the state.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from neuromodd.core.dynamics import Constants, advance
+from neuromodd.core import dynamics
 from neuromodd.core.modulators import (
     ACETYLCHOLINE_BASELINE,
     CORTISOL_BASELINE,
@@ -25,111 +26,31 @@ from neuromodd.core.modulators import (
     NeuroModulators,
 )
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron
-from neuromodd.core.record import NonNegative, Ratio, Record
-from neuromodd.core.stdp import A_MINUS, A_PLUS, TAU_STEPS, WEIGHT_MAX, stdp_window
+from neuromodd.core.parameters import EngineConfig
+from neuromodd.core.record import Record
+from neuromodd.core.stdp import WEIGHT_MAX
 from neuromodd.errors import (
     CheckpointDamagedError,
     CheckpointMismatchError,
     InvalidValueError,
+    MissingExtraError,
     NeuromoddError,
     shortened,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+T = TypeVar("T", int, float)
+
 PARAMETERS_FORMAT = "neuromodd-parameters"
 PARAMETERS_VERSION = 1
 
-PAIR_TAUS = 40.0
-"""A pair older than this many time constants would move a weight by less than 1e-19: it is left out."""
+LARGE_SYNAPSES = 1000
+"""From so many synapses on an engine compiles itself if it can: then the loops cost more than the call."""
 
-Gain = Annotated[float, Field(ge=0.0, le=1e6)]
-"""A factor of currents; without a bound a membrane could reach infinity, and then NaN."""
-
-
-class EngineConfig(Record):
-    """Dimensions and constants of a network; the defaults are the design's.
-
-    Symbols: theta is the adaptive threshold, W the weights (neurons x channels, row-major).
-    """
-
-    channels: int = Field(default=8, ge=1, le=1_000_000, description="input channels")
-    lif_neurons: int = Field(
-        default=8, ge=1, le=1_000_000, description="LIF neurons; i listens to i mod channels"
-    )
-    izhikevich_neurons: int = Field(
-        default=5, ge=0, le=1_000_000, description="neurons of the Izhikevich bank"
-    )
-    steps_per_tick: int = Field(default=20, ge=1, le=10_000, description="network milliseconds in a tick")
-    input_rate: Ratio = Field(default=0.1, description="input spikes a step at full intensity")
-    surprise_gain: NonNegative = Field(default=0.5, description="intensity that a prediction error adds")
-    prediction_rate: Ratio = Field(
-        default=0.1, description="share of the new value in the prediction, a tick"
-    )
-    input_gain: Gain = Field(default=0.45, description="current of an input spike over weight 1")
-    stress_floor: Ratio = Field(default=0.1, description="what full cortisol leaves of the currents")
-    decay_rate: Ratio = Field(default=0.15, description="membrane leak a step without acetylcholine")
-    decay_acetylcholine: Ratio = Field(default=0.05, description="leak that full acetylcholine takes away")
-    theta_start: float = Field(default=0.2, gt=0.0, description="threshold of a fresh neuron")
-    theta_min: float = Field(default=0.05, gt=0.0, description="lowest threshold")
-    theta_max: float = Field(default=5.0, gt=0.0, description="highest threshold")
-    theta_cortisol: NonNegative = Field(default=0.15, description="threshold that full cortisol adds")
-    theta_dopamine: NonNegative = Field(default=0.05, description="threshold that full dopamine takes away")
-    inhibition: NonNegative = Field(default=0.05, description="potential that silent neurons lose to a spike")
-    homeostasis_rate: NonNegative = Field(default=1e-4, description="threshold change a step and spike")
-    target_rate: Ratio = Field(default=0.05, description="spikes a step that leave a threshold where it is")
-    a_plus: NonNegative = Field(default=A_PLUS, description="potentiation of a pair at dt 0")
-    a_minus: NonNegative = Field(default=A_MINUS, description="depression of a pair at dt 0")
-    tau_plus_steps: float = Field(
-        default=TAU_STEPS, gt=0.0, le=1e4, description="time constant of potentiation"
-    )
-    tau_minus_steps: float = Field(
-        default=TAU_STEPS, gt=0.0, le=1e4, description="time constant of depression"
-    )
-    learning_gain: NonNegative = Field(default=0.5, description="learning rate of full dopamine")
-    budget: float = Field(default=2.0, gt=0.0, description="sum of a neuron's weights after scaling")
-    primary_floor: NonNegative = Field(
-        default=0.5, description="least weight of the primary synapse; 0 is off"
-    )
-    primary_weight_min: NonNegative = Field(
-        default=0.8, le=WEIGHT_MAX, description="fresh primary weight, from"
-    )
-    primary_weight_max: NonNegative = Field(
-        default=1.2, le=WEIGHT_MAX, description="fresh primary weight, to"
-    )
-    other_weight_min: NonNegative = Field(
-        default=0.01, le=WEIGHT_MAX, description="other fresh weights, from"
-    )
-    other_weight_max: NonNegative = Field(default=0.1, le=WEIGHT_MAX, description="other fresh weights, to")
-    izhikevich_gain: Gain = Field(default=10.0, description="current of a full drive of the bank")
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        if self.budget > WEIGHT_MAX * self.channels:
-            most = WEIGHT_MAX * self.channels
-            raise ValueError(
-                f"a budget of at most 2 x channels, {most}, as weights are in [0, 2]; it is {self.budget}"
-            )
-        if self.primary_floor > min(self.budget, WEIGHT_MAX):
-            most = min(self.budget, WEIGHT_MAX)
-            raise ValueError(f"a primary_floor of at most {most}, the budget; it is {self.primary_floor}")
-        for low, high in (
-            ("theta_min", "theta_max"),
-            ("primary_weight_min", "primary_weight_max"),
-            ("other_weight_min", "other_weight_max"),
-        ):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(
-                    f"{low} at most {high}; they are {getattr(self, low)} and {getattr(self, high)}"
-                )
-        return self
-
-    @property
-    def dimensions(self) -> dict[str, int]:
-        """What must agree for one network's state to fit another."""
-        return {
-            "channels": self.channels,
-            "lif_neurons": self.lif_neurons,
-            "izhikevich_neurons": self.izhikevich_neurons,
-        }
+DRAWS_AT_ONCE = 1 << 18
+"""Random numbers that a long `run` holds at a time."""
 
 
 class StepResult(Record):
@@ -162,33 +83,67 @@ class StepResult(Record):
         return tuple(count / self.steps for count in self.izhikevich_spikes)
 
 
-class SpikingInferenceEngine:
-    """A reward-modulated spiking network. Mutable: every call of `step` and `tick` moves it on.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResult:
+    """What a `run` of T ticks did, a row a tick.
 
-    Same config, seed and inputs give the same spikes and weights, bit for bit. Random numbers come from
-    one PCG64 generator, in this order: channels x neurons uniforms for the fresh weights, then, each
-    step, one uniform a channel, present or absent.
+    Attributes:
+        step: network steps since the first start, after the run.
+        steps_per_tick: network steps of each row.
+        input_spikes: (T, channels).
+        lif_spikes: (T, LIF neurons).
+        izhikevich_spikes: (T, neurons of the bank).
+        prediction_error: (T, channels), NaN where the channel was absent.
+    """
+
+    step: int
+    steps_per_tick: int
+    input_spikes: NDArray[np.int64]
+    lif_spikes: NDArray[np.int64]
+    izhikevich_spikes: NDArray[np.int64]
+    prediction_error: NDArray[np.float64]
+
+
+class SpikingInferenceEngine:
+    """A reward-modulated spiking network. Mutable: every call of `step`, `tick` and `run` moves it on.
+
+    Same config, seed and inputs give the same spikes and weights, bit for bit, compiled or not. Random
+    numbers come from one PCG64 generator, in this order: neurons x channels uniforms for the fresh
+    weights, then, each step, one uniform a channel, present or absent.
+
+    Args:
+        config: dimensions and constants; the design's if not given.
+        seed: of the generator, 0 or more.
+        compiled: run under numba (extra `fast`); if not given, where it is installed and the network has
+            1000 synapses or more. A small network is quick enough as it is, and starts at once.
 
     Raises:
         InvalidValueError: the seed is negative.
+        MissingExtraError: `compiled` is asked for, and numba is not installed.
     """
 
-    def __init__(self, config: EngineConfig | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, config: EngineConfig | None = None, seed: int = 0, *, compiled: bool | None = None
+    ) -> None:
         if seed < 0:
             raise InvalidValueError("SpikingInferenceEngine.seed", seed, "a whole number >= 0")
         self.config = config or EngineConfig()
         self.seed = seed
-        c = self.config
-        self._pair_plus = [
-            stdp_window(age, a_plus=c.a_plus, tau_plus=c.tau_plus_steps)
-            for age in range(math.ceil(PAIR_TAUS * c.tau_plus_steps))
-        ]
-        # At age 0 a pair is potentiation; the table's first entry is never read.
-        self._pair_minus = [
-            -stdp_window(-age, a_minus=c.a_minus, tau_minus=c.tau_minus_steps) if age else 0.0
-            for age in range(math.ceil(PAIR_TAUS * c.tau_minus_steps))
-        ]
+        if compiled is None:
+            compiled = self.large and numba_installed()
+        self._run, self._compiled = _dynamics(compiled=compiled), compiled
+        self._p = _parameters(self.config)
         self.reset()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the steps run as machine code."""
+        return self._compiled
+
+    @property
+    def large(self) -> bool:
+        """Whether the network is so large that compiling pays even for single ticks."""
+        return self.config.lif_neurons * self.config.channels >= LARGE_SYNAPSES
 
     def reset(self) -> None:
         """Start afresh, as if just built with the same config and seed."""
@@ -200,18 +155,32 @@ class SpikingInferenceEngine:
         rows = np.arange(c.lif_neurons)
         low[rows, rows % c.channels] = c.primary_weight_min
         high[rows, rows % c.channels] = c.primary_weight_max
-        self._weights: list[float] = (low + (high - low) * draws).ravel().tolist()
         self._step = 0
-        self._v = [0.0] * c.lif_neurons
-        self._theta = [c.theta_start] * c.lif_neurons
-        self._last_post = [-1] * c.lif_neurons
-        self._last_pre = [-1] * c.channels
-        resting = IzhikevichNeuron.regular_spiking()
-        self._bank_kind = (resting.a, resting.b, resting.c, resting.d)
-        self._bank_v = [resting.v] * c.izhikevich_neurons
-        self._bank_u = [resting.u] * c.izhikevich_neurons
-        self._prediction = [0.0] * c.channels
-        self._error: list[float | None] = [None] * c.channels
+        self._bank_kind = IzhikevichNeuron.regular_spiking()
+        bank = c.izhikevich_neurons
+        self._s = dynamics.State(
+            v=self._floats([0.0] * c.lif_neurons),
+            theta=self._floats([c.theta_start] * c.lif_neurons),
+            weights=self._floats((low + (high - low) * draws).T.ravel().tolist()),
+            scale=self._floats([1.0] * c.lif_neurons),
+            settled=self._floats([0.0] * c.lif_neurons),
+            eligibility=self._floats([0.0] * self._traces),
+            pre=self._floats([0.0] * c.channels),
+            post=self._floats([0.0] * c.lif_neurons),
+            last_post=self._ints([-1] * c.lif_neurons),
+            bank_v=self._floats([self._bank_kind.v] * bank),
+            bank_u=self._floats([self._bank_kind.u] * bank),
+            prediction=self._floats([0.0] * c.channels),
+            error=self._floats([math.nan] * c.channels),
+        )
+        self._room = dynamics.Scratch(
+            probability=self._floats([0.0] * c.channels),
+            bank_current=self._floats([0.0] * bank),
+            current=self._floats([0.0] * c.lif_neurons),
+            lost=self._floats([0.0] * c.lif_neurons),
+            active=self._ints([0] * c.channels),
+            fired=self._ints([0] * c.lif_neurons),
+        )
 
     @property
     def step_count(self) -> int:
@@ -224,41 +193,54 @@ class SpikingInferenceEngine:
         c = self.config
         return tuple(
             LifNeuron(
-                membrane_potential=self._v[i],
+                membrane_potential=v,
                 decay_rate=c.decay_rate,
-                threshold=self._theta[i],
+                threshold=theta,
                 base_threshold=c.theta_start,
-                last_spike=self._last_post[i] == self._step - 1 >= 0,
-                last_spike_time=self._last_post[i],
-                weights=self._weights[i * c.channels : (i + 1) * c.channels],
+                last_spike=last == self._step - 1 >= 0,
+                last_spike_time=last,
+                weights=list(row),
             )
-            for i in range(c.lif_neurons)
+            for v, theta, last, row in zip(
+                _plain(self._s.v),
+                _plain(self._s.theta),
+                _plain(self._s.last_post),
+                self.weights,
+                strict=True,
+            )
         )
 
     @property
     def izhikevich_neurons(self) -> tuple[IzhikevichNeuron, ...]:
         """The Izhikevich bank as it is now, copies likewise."""
-        a, b, c, d = self._bank_kind
-        return tuple(
-            IzhikevichNeuron(a, b, c, d, v, u) for v, u in zip(self._bank_v, self._bank_u, strict=True)
-        )
+        bank = zip(_plain(self._s.bank_v), _plain(self._s.bank_u), strict=True)
+        return tuple(self._bank_kind.model_copy(update={"v": v, "u": u}) for v, u in bank)
 
     @property
     def weights(self) -> tuple[tuple[float, ...], ...]:
         """W, a row for each LIF neuron."""
-        c = self.config.channels
-        return tuple(tuple(self._weights[i : i + c]) for i in range(0, len(self._weights), c))
+        shares = np.array(self._s.weights).reshape(self.config.channels, self.config.lif_neurons)
+        # The product of share and factor may come out a bit above 2.
+        rows = np.minimum(shares * np.array(self._s.scale), WEIGHT_MAX).T
+        return tuple(map(tuple, rows.tolist()))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The adaptive threshold theta of each LIF neuron."""
+        return tuple(_plain(self._s.theta))
 
     @property
     def potentials(self) -> tuple[float, ...]:
         """The potential v of each LIF neuron."""
-        return tuple(self._v)
+        return tuple(_plain(self._s.v))
 
     def step(
         self,
         stimuli: Sequence[float | None],
         modulators: NeuroModulators,
         drives: Sequence[float | None] | None = None,
+        *,
+        phasic_dopamine: float | None = None,
     ) -> StepResult:
         """Advance one step of 1 ms.
 
@@ -271,126 +253,186 @@ class SpikingInferenceEngine:
             modulators: the levels; None counts as the baseline.
             drives: of the Izhikevich bank, in [0, 1], clipped; None for no current. Not given: power,
                 heat and work from channels 4, 5 and 7 of the default eight.
+            phasic_dopamine: what turns eligibility traces into weight, clipped to [-1, 1]; below 0 it
+                does nothing. Not given: what dopamine has above its baseline of 0.3.
 
         Raises:
             InvalidValueError: a wrong length, NaN or infinity; the engine has not moved.
         """
-        return self._run(1, stimuli, modulators, drives, predict=self._step % self.config.steps_per_tick == 0)
+        predict = self._step % self.config.steps_per_tick == 0
+        return self._advance(1, stimuli, modulators, drives, phasic_dopamine, predict=predict)
 
     def tick(
         self,
         stimuli: Sequence[float | None],
         modulators: NeuroModulators,
         drives: Sequence[float | None] | None = None,
+        *,
+        phasic_dopamine: float | None = None,
     ) -> StepResult:
         """Advance `steps_per_tick` steps under the same stimuli; arguments and errors as in `step`."""
-        return self._run(self.config.steps_per_tick, stimuli, modulators, drives, predict=True)
+        steps = self.config.steps_per_tick
+        return self._advance(steps, stimuli, modulators, drives, phasic_dopamine, predict=True)
 
-    def _run(
+    def run(
+        self,
+        stimuli: ArrayLike,
+        modulators: NeuroModulators | Sequence[NeuroModulators],
+        drives: ArrayLike | None = None,
+        *,
+        phasic_dopamine: float | Sequence[float] | None = None,
+    ) -> RunResult:
+        """Advance T ticks in one call: the same bits as T calls of `tick`, and far quicker if compiled.
+
+        Args:
+            stimuli: (T, channels), in [0, 1], clipped; NaN for an absent channel.
+            modulators: the levels of all ticks, or of each.
+            drives: (T, neurons of the bank), NaN for no current; not given, as in `step`.
+            phasic_dopamine: for all ticks, or for each; not given, as in `step`.
+
+        Raises:
+            InvalidValueError: a wrong shape, infinity, or NaN among the phasic dopamine; the engine has
+                not moved.
+        """
+        c = self.config
+        x = _table("stimuli", stimuli, c.channels)
+        ticks = len(x)
+        if drives is None:
+            bank_drives = np.full((ticks, c.izhikevich_neurons), math.nan)
+            for neuron, channel in _DRIVING_CHANNELS:
+                if neuron < c.izhikevich_neurons and channel < c.channels:
+                    bank_drives[:, neuron] = x[:, channel]
+        else:
+            bank_drives = _table("drives", drives, c.izhikevich_neurons)
+        each = [modulators] * ticks if isinstance(modulators, NeuroModulators) else modulators
+        phasic = phasic_dopamine if isinstance(phasic_dopamine, Sequence) else [phasic_dopamine] * ticks
+        rows = {"drives": len(bank_drives), "modulators": len(each), "phasic_dopamine": len(phasic)}
+        for place, came in rows.items():
+            if came != ticks:
+                raise InvalidValueError(f"SpikingInferenceEngine.{place}", came, f"{ticks} rows")
+        levels = [level for pair in zip(each, phasic, strict=True) for level in _levels(*pair)]
+        steps = c.steps_per_tick
+        counts = self._counts(ticks)
+        at_once = max(DRAWS_AT_ONCE // (steps * c.channels), 1)
+        for first in range(0, ticks, at_once):
+            last = min(first + at_once, ticks)
+            part = self._move(
+                steps,
+                x[first:last].ravel().tolist(),
+                bank_drives[first:last].ravel().tolist(),
+                levels[first * dynamics.LEVELS : last * dynamics.LEVELS],
+                predict=True,
+            )
+            for name, piece in part._asdict().items():
+                width = len(piece) // (last - first)
+                getattr(counts, name)[first * width : last * width] = piece
+        return RunResult(
+            step=self._step,
+            steps_per_tick=steps,
+            input_spikes=np.array(counts.input, dtype=np.int64).reshape(ticks, -1),
+            lif_spikes=np.array(counts.lif, dtype=np.int64).reshape(ticks, -1),
+            izhikevich_spikes=np.array(counts.bank, dtype=np.int64).reshape(ticks, c.izhikevich_neurons),
+            prediction_error=np.array(counts.error).reshape(ticks, -1),
+        )
+
+    def _advance(
         self,
         steps: int,
         stimuli: Sequence[float | None],
         modulators: NeuroModulators,
         drives: Sequence[float | None] | None,
+        phasic_dopamine: float | None,
         *,
         predict: bool,
     ) -> StepResult:
         c = self.config
-        x = _levels("stimuli", stimuli, c.channels)
+        x = _intensities("stimuli", stimuli, c.channels)
         if drives is None:
-            drives = _default_drives(x, c.izhikevich_neurons)
-        bank_drives = _levels("drives", drives, c.izhikevich_neurons)
-        dopamine, cortisol, acetylcholine, tempo = _levels_or_baseline(modulators)
-        if predict:
-            self._predict(x)
-        for j, level in enumerate(x):
-            if level is None:
-                self._error[j] = None
-                # A spike from before the channel went away would still be paired.
-                self._last_pre[j] = -1
-        stress = max(c.stress_floor, 1.0 - cortisol)
-        constants = Constants(
-            decay=min(max(c.decay_rate - c.decay_acetylcholine * acetylcholine, 0.0), 1.0),
-            gain=c.input_gain * stress,
-            theta_shift=c.theta_cortisol * cortisol - c.theta_dopamine * dopamine,
-            theta_min=c.theta_min,
-            theta_max=c.theta_max,
-            inhibition=c.inhibition,
-            homeostasis_rate=c.homeostasis_rate,
-            target_rate=c.target_rate,
-            learning_rate=c.learning_gain * dopamine,
-            budget=c.budget,
-            primary_floor=c.primary_floor,
-            a=self._bank_kind[0],
-            b=self._bank_kind[1],
-            c=self._bank_kind[2],
-            d=self._bank_kind[3],
-        )
-        probability = [
-            0.0 if level is None else c.input_rate * min(level + c.surprise_gain * (error or 0.0), 1.0)
-            for level, error in zip(x, self._error, strict=True)
-        ]
-        bank_gain = c.izhikevich_gain * stress * tempo
-        currents = [0.0 if drive is None else bank_gain * drive for drive in bank_drives]
-        input_spikes = [0] * c.channels
-        lif_spikes = [0] * c.lif_neurons
-        bank_spikes = [0] * c.izhikevich_neurons
-        advance(
-            self._step,
-            self._rng.random(steps * c.channels).tolist(),
-            probability,
-            currents,
-            constants,
-            self._pair_plus,
-            self._pair_minus,
-            self._v,
-            self._theta,
-            self._weights,
-            self._last_post,
-            self._last_pre,
-            self._bank_v,
-            self._bank_u,
-            input_spikes,
-            lif_spikes,
-            bank_spikes,
-        )
-        self._step += steps
+            bank_drives = [math.nan] * c.izhikevich_neurons
+            for neuron, channel in _DRIVING_CHANNELS:
+                if neuron < c.izhikevich_neurons and channel < c.channels:
+                    bank_drives[neuron] = x[channel]
+        else:
+            bank_drives = _intensities("drives", drives, c.izhikevich_neurons)
+        counts = self._move(steps, x, bank_drives, _levels(modulators, phasic_dopamine), predict=predict)
         return StepResult(
             step=self._step,
             steps=steps,
-            input_spikes=tuple(input_spikes),
-            lif_spikes=tuple(lif_spikes),
-            izhikevich_spikes=tuple(bank_spikes),
-            prediction_error=tuple(self._error),
+            input_spikes=tuple(_plain(counts.input)),
+            lif_spikes=tuple(_plain(counts.lif)),
+            izhikevich_spikes=tuple(_plain(counts.bank)),
+            prediction_error=tuple(_or_none(_plain(counts.error))),
         )
 
-    def _predict(self, x: Sequence[float | None]) -> None:
-        rate = self.config.prediction_rate
-        for j, level in enumerate(x):
-            if level is not None:
-                self._error[j] = abs(level - self._prediction[j])
-                self._prediction[j] = rate * level + (1.0 - rate) * self._prediction[j]
+    def _move(
+        self,
+        steps: int,
+        stimuli: Sequence[float],
+        drives: Sequence[float],
+        levels: Sequence[float],
+        *,
+        predict: bool,
+    ) -> dynamics.Counts:
+        ticks = len(levels) // dynamics.LEVELS
+        draws = self._rng.random(ticks * steps * self.config.channels)
+        counts = self._counts(ticks)
+        self._run(
+            self._step,
+            steps,
+            predict,
+            draws if self._compiled else draws.tolist(),
+            self._floats(stimuli),
+            self._floats(drives),
+            self._floats(levels),
+            self._p,
+            self._s,
+            self._room,
+            counts,
+        )
+        self._step += ticks * steps
+        return counts
+
+    def _counts(self, ticks: int) -> dynamics.Counts:
+        c = self.config
+        return dynamics.Counts(
+            input=self._zeros(ticks * c.channels, int),
+            lif=self._zeros(ticks * c.lif_neurons, int),
+            bank=self._zeros(ticks * c.izhikevich_neurons, int),
+            error=self._zeros(ticks * c.channels, float),
+        )
+
+    def _zeros(self, count: int, kind: type[T]) -> list[T]:
+        # An array, for machine code; to the type checker a list too.
+        return np.zeros(count, dtype=kind) if self._compiled else [kind(0)] * count  # type: ignore[return-value]
+
+    def _floats(self, values: Sequence[float]) -> list[float]:
+        """As the dynamics take them: an array for machine code, which to the type checker is a list too."""
+        return np.array(values, dtype=np.float64) if self._compiled else list(values)  # type: ignore[return-value]
+
+    def _ints(self, values: Sequence[int]) -> list[int]:
+        return np.array(values, dtype=np.int64) if self._compiled else list(values)  # type: ignore[return-value]
+
+    @property
+    def _traces(self) -> int:
+        c = self.config
+        return c.lif_neurons * c.channels if c.plasticity == "eligibility" else 0
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values; a copy."""
+        moving = {name: _plain(values) for name, values in self._s._asdict().items()}
         return {
             "dimensions": self.config.dimensions,
             "seed": self.seed,
             "step": self._step,
-            "v": list(self._v),
-            "theta": list(self._theta),
-            "weights": list(self._weights),
-            "last_post": list(self._last_post),
-            "last_pre": list(self._last_pre),
-            "bank_v": list(self._bank_v),
-            "bank_u": list(self._bank_u),
-            "prediction": list(self._prediction),
-            "error": list(self._error),
+            **moving,
+            "error": _or_none(moving["error"]),
             "generator": self._rng.bit_generator.state,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned.
+
+        Traces of eligibility begin at 0 where the state is of a network without them.
 
         Raises:
             CheckpointMismatchError: the state is of a network of other dimensions.
@@ -399,28 +441,19 @@ class SpikingInferenceEngine:
         c = self.config
         if state["dimensions"] != c.dimensions:
             raise CheckpointMismatchError(None, _spelt(state["dimensions"]), _spelt(c.dimensions))
-        for length, names in (
-            (c.lif_neurons, ("v", "theta", "last_post")),
-            (c.lif_neurons * c.channels, ("weights",)),
-            (c.channels, ("last_pre", "prediction", "error")),
-            (c.izhikevich_neurons, ("bank_v", "bank_u")),
-        ):
-            for name in names:
-                if len(state[name]) != length:
-                    place = f"SpikingInferenceEngine.restore.{name}"
-                    raise InvalidValueError(place, len(state[name]), f"{length} values")
-        self.seed = int(state["seed"])
-        self._step = int(state["step"])
-        self._v = list(state["v"])
-        self._theta = list(state["theta"])
-        self._weights = list(state["weights"])
-        self._last_post = list(state["last_post"])
-        self._last_pre = list(state["last_pre"])
-        self._bank_v = list(state["bank_v"])
-        self._bank_u = list(state["bank_u"])
-        self._prediction = list(state["prediction"])
-        self._error = list(state["error"])
+        moving = {name: state[name] for name in dynamics.State._fields}
+        moving["error"] = [math.nan if error is None else error for error in state["error"]]
+        if not (self._traces and moving["eligibility"]):
+            moving["eligibility"] = [0.0] * self._traces
+        for name, values in self._s._asdict().items():
+            if len(moving[name]) != len(values):
+                place = f"SpikingInferenceEngine.restore.{name}"
+                raise InvalidValueError(place, len(moving[name]), f"{len(values)} values")
+        last_post = self._ints(moving.pop("last_post"))
+        floats = {name: self._floats(values) for name, values in moving.items()}
         self._rng.bit_generator.state = state["generator"]
+        self.seed, self._step = int(state["seed"]), int(state["step"])
+        self._s = dynamics.State(last_post=last_post, **floats)
 
     def to_json(self) -> str:
         """The engine with config, seed and state as one line of JSON."""
@@ -457,7 +490,7 @@ class SpikingInferenceEngine:
             "version": PARAMETERS_VERSION,
             "dimensions": self.config.dimensions,
             "weights": self.weights,
-            "thresholds": self._theta,
+            "thresholds": self.thresholds,
         }
         target = Path(path)
         draft = target.with_name(f"{target.name}.tmp")
@@ -495,17 +528,54 @@ class SpikingInferenceEngine:
             raise CheckpointDamagedError(source, f"a weight outside [0, {WEIGHT_MAX}]")
         if not ((theta > 0.0) & np.isfinite(theta)).all():
             raise CheckpointDamagedError(source, "a threshold that is not above 0")
-        self._weights = weights.ravel().tolist()
-        self._theta = theta.tolist()
+        self._s = self._s._replace(
+            weights=self._floats(weights.T.ravel().tolist()),
+            scale=self._floats([1.0] * c.lif_neurons),
+            settled=self._floats([0.0] * c.lif_neurons),
+            theta=self._floats(theta.tolist()),
+        )
 
 
-def _levels(place: str, values: Sequence[float | None], length: int) -> list[float | None]:
+_DRIVING_CHANNELS = ((1, 4), (2, 5), (3, 7))
+"""What a neuron of the bank hears where no drives are given: power, heat and work."""
+
+
+def numba_installed() -> bool:
+    """Whether an engine can be compiled (extra `fast`)."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def _dynamics(*, compiled: bool) -> Callable[..., None]:
+    if not compiled:
+        return dynamics.run
+    if not numba_installed():
+        raise MissingExtraError("a compiled engine", "fast")
+    from neuromodd.core.compiled import run  # noqa: PLC0415 - numba is large, and an extra
+
+    return run
+
+
+def _parameters(c: EngineConfig) -> dynamics.Parameters:
+    kind = IzhikevichNeuron.regular_spiking()
+    derived = {
+        "eligibility": c.plasticity == "eligibility",
+        "keep_plus": math.exp(-1.0 / c.tau_plus_steps),
+        "keep_minus": math.exp(-1.0 / c.tau_minus_steps),
+        "keep_eligibility": math.exp(-c.steps_per_tick / c.eligibility_tau_steps),
+        **{name: getattr(kind, name) for name in "abcd"},
+    }
+    same = [name for name in dynamics.Parameters._fields if name not in derived]
+    return dynamics.Parameters(**derived, **{name: getattr(c, name) for name in same})
+
+
+def _intensities(place: str, values: Sequence[float | None], length: int) -> list[float]:
+    """Values in [0, 1], NaN for None."""
     if len(values) != length:
         raise InvalidValueError(f"SpikingInferenceEngine.{place}", len(values), f"{length} values")
-    levels: list[float | None] = []
+    levels = []
     for index, value in enumerate(values):
         if value is None:
-            levels.append(None)
+            levels.append(math.nan)
             continue
         # Clipped first, NaN stays NaN: a whole number may be too large for a double.
         level = float(min(max(value, 0.0), 1.0))
@@ -517,23 +587,40 @@ def _levels(place: str, values: Sequence[float | None], length: int) -> list[flo
     return levels
 
 
-def _default_drives(x: Sequence[float | None], bank: int) -> list[float | None]:
-    power, heat, work = (x[j] if j < len(x) else None for j in (4, 5, 7))
-    known: list[float | None] = [None, power, heat, work, None]
-    return [*known[:bank], *[None] * (bank - len(known))]
+def _table(place: str, values: ArrayLike, width: int) -> NDArray[np.float64]:
+    table = np.array(values, dtype=np.float64)
+    expected = f"rows of {width} values, NaN for a missing one, none infinite"
+    if table.ndim != 2 or table.shape[1] != width:  # noqa: PLR2004 - rows and columns
+        raise InvalidValueError(f"SpikingInferenceEngine.{place}", f"shape {table.shape}", expected)
+    if np.isinf(table).any():
+        raise InvalidValueError(f"SpikingInferenceEngine.{place}", "infinity", expected)
+    return table.clip(0.0, 1.0)
 
 
-def _levels_or_baseline(modulators: NeuroModulators) -> tuple[float, float, float, float]:
+def _levels(modulators: NeuroModulators, phasic_dopamine: float | None) -> tuple[float, ...]:
+    dopamine = _or(modulators.dopamine, DOPAMINE_BASELINE)
+    phasic = dopamine - DOPAMINE_BASELINE if phasic_dopamine is None else phasic_dopamine
+    if not math.isfinite(phasic):
+        raise InvalidValueError("SpikingInferenceEngine.phasic_dopamine", phasic, "a finite number or None")
     return (
-        _or(modulators.dopamine, DOPAMINE_BASELINE),
+        dopamine,
         _or(modulators.cortisol, CORTISOL_BASELINE),
         _or(modulators.acetylcholine, ACETYLCHOLINE_BASELINE),
         _or(modulators.tempo, TEMPO_BASELINE),
+        min(max(phasic, -1.0), 1.0),
     )
 
 
 def _or(level: float | None, baseline: float) -> float:
     return baseline if level is None else level
+
+
+def _or_none(values: Iterable[float]) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values]
+
+
+def _plain(values: Any) -> list[Any]:  # noqa: ANN401 - a list or an array of numbers
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def _spelt(dimensions: object) -> str:

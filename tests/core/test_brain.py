@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from neuromodd.core.brain import Brain, BrainParameters, Phasic, Tick
 from neuromodd.core.diagnostics import FaultClass, FaultParameters, FpgaMetrics
-from neuromodd.core.engine import EngineConfig
 from neuromodd.core.frame import (
     CpuSample,
     GpuSample,
@@ -28,6 +27,7 @@ from neuromodd.core.frame import (
 )
 from neuromodd.core.messages import tick_messages
 from neuromodd.core.modulators import NeuroModulators, Setpoints
+from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, RewardParameters, SourceSwitch, WorkAccepted
 from neuromodd.errors import CheckpointMismatchError, InvalidValueError
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuromodd.core.dynamics import rescale
-from neuromodd.core.engine import EngineConfig, SpikingInferenceEngine, StepResult
+from neuromodd.core.engine import SpikingInferenceEngine, StepResult
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron
+from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.stdp import stdp_window
 from neuromodd.errors import (
     CheckpointDamagedError,
@@ -433,7 +434,7 @@ def test_rescale_meets_budget_range_and_floor_for_any_row(
     floor = min(budget, 2.0) * floor_share
     primary = data.draw(st.integers(0, len(row) - 1))
     weights = [7.0, *row, 7.0]
-    rescale(weights, 1, len(row), primary, budget, floor)
+    rescale(weights, 1, 1, len(row), primary, budget, floor)
     inner = weights[1:-1]
     assert weights[0] == weights[-1] == 7.0
     assert abs(math.fsum(inner) - budget) < 1e-12
@@ -443,7 +444,7 @@ def test_rescale_meets_budget_range_and_floor_for_any_row(
 
 def test_rescale_leaves_a_row_of_zeros() -> None:
     weights = [0.0, 0.0]
-    rescale(weights, 0, 2, 0, 2.0, 0.5)
+    rescale(weights, 0, 1, 2, 0, 2.0, 0.5)
     assert weights == [0.0, 0.0]
 
 
@@ -469,8 +470,8 @@ def test_a_spike_from_before_a_channel_went_away_is_not_paired() -> None:
     engine = SpikingInferenceEngine(EngineConfig(primary_floor=0.0))
     run(engine, flat(1.0), 20, EAGER)
     engine.tick(only(3, None, 1.0), EAGER)
-    assert engine.state()["last_pre"][3] == -1
-    assert min(engine.state()["last_pre"][:3]) > 0
+    assert engine.state()["pre"][3] == 0.0
+    assert min(engine.state()["pre"][:3]) > 0.0
 
 
 def test_a_channel_that_goes_away_between_predictions_has_no_error() -> None:
@@ -590,7 +591,7 @@ def test_a_state_of_other_dimensions_is_refused_naming_both(values: dict[str, in
 
 
 @pytest.mark.parametrize(
-    "name", ["v", "theta", "weights", "last_post", "last_pre", "bank_u", "prediction", "error"]
+    "name", ["v", "theta", "weights", "last_post", "pre", "post", "scale", "bank_u", "prediction", "error"]
 )
 def test_a_state_with_a_list_cut_short_is_refused(name: str) -> None:
     engine = SpikingInferenceEngine()
