@@ -25,6 +25,7 @@ import structlog
 from neuromodd import __version__
 from neuromodd.core.brain import Tick
 from neuromodd.core.messages import CheckpointHealth
+from neuromodd.core.migration import engine_from_1
 from neuromodd.errors import (
     CheckpointDamagedError,
     CheckpointMismatchError,
@@ -34,7 +35,7 @@ from neuromodd.errors import (
 from neuromodd.processes import describe_process
 
 FORMAT = "neuromodd-checkpoint"
-VERSION = 1
+VERSION = 2
 PATTERN = "checkpoint-*.json"
 LOCK_NAME = "lock"
 LAST_WRITE_S = 2.0
@@ -183,7 +184,7 @@ def encode(header: Mapping[str, Any], state: Mapping[str, Any]) -> bytes:
 
 
 def decode(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and state of a checkpoint file's bytes.
+    """Header and state of a checkpoint file's bytes; an older format's state as this one has it.
 
     Raises:
         CheckpointDamagedError: the bytes are not a whole checkpoint.
@@ -204,6 +205,13 @@ def decode(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointDamagedError(
             path, f"its content does not agree with its checksum {str(checksum)[:80]}"
         )
+    if version == 1:
+        try:
+            return header, {**state, "engine": engine_from_1(state["engine"])}
+        except (KeyError, TypeError, IndexError) as error:
+            raise CheckpointDamagedError(
+                path, f"no state of format 1: {type(error).__name__}: {error}"
+            ) from None
     if version != VERSION:
         raise CheckpointMismatchError(
             path,

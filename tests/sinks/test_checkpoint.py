@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import math
 import os
 import stat
 import subprocess
@@ -619,3 +620,31 @@ def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
     with pytest.raises(StateDirectoryLockedError):
         StateDirectory(tmp_path / "state")
     directory.close()
+
+
+VERSION_1 = Path(__file__).parent.parent / "data" / "checkpoints" / "version-1.json"
+
+
+def test_a_checkpoint_of_format_1_is_taken_over(tmp_path: Path) -> None:
+    old = json.loads(VERSION_1.read_bytes())["state"]["engine"]
+    (tmp_path / "checkpoint-0000000000004000.json").write_bytes(VERSION_1.read_bytes())
+    brain = Brain()
+    restored = CheckpointStore(tmp_path, keep=3).newest(brain.parameters.engine.dimensions)
+    assert restored is not None
+    brain.restore(restored.state)
+    weights = [w for row in brain.engine.weights for w in row]
+    assert (weights, brain.engine.step_count) == (old["weights"], 4000)
+    assert [neuron.last_spike_time for neuron in brain.engine.neurons] == old["last_post"]
+    # Its traces say what the times said: how a pair with the next step's spike would count.
+    ages = [4000 - time for time in old["last_pre"] if time >= 0]
+    traces = [trace for trace in brain.engine.state()["pre"] if trace > 0.0]
+    assert len(traces) == len(ages) >= 3
+    assert traces == pytest.approx([math.exp((1 - age) / 20.0) for age in ages])
+    assert restored.path.exists()
+
+
+@pytest.mark.parametrize("engine", [{}, {"dimensions": 8}, None])
+def test_a_checkpoint_of_format_1_without_its_state_is_damaged(engine: object) -> None:
+    data = encode({**HEADER, "version": 1}, {"engine": engine})
+    with pytest.raises(CheckpointDamagedError, match="no state of format 1"):
+        decode(SOMEWHERE, data)
