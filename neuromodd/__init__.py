@@ -15,7 +15,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from neuromodd.core.diagnostics import FaultClass, FpgaMetrics
     from neuromodd.core.engine import SpikingInferenceEngine, StepResult
-    from neuromodd.core.parameters import EngineConfig
     from neuromodd.core.frame import (
         CpuSample,
         DiskSample,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from neuromodd.core.modulators import NeuroModulators, Setpoints
     from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron, PoissonEncoder
+    from neuromodd.core.parameters import EngineConfig
     from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
     from neuromodd.core.stdp import apply_stdp, synaptic_scaling
 

@@ -10,7 +10,7 @@ import ssl
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -29,8 +29,8 @@ from pydantic_settings import (
 
 from neuromodd.core.brain import BrainParameters
 from neuromodd.core.diagnostics import FaultParameters
-from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.modulators import Setpoints
+from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.record import Record
 from neuromodd.core.rewards import RewardParameters
 from neuromodd.errors import ConfigurationError, ConfigurationFault
@@ -209,6 +209,24 @@ class CheckpointSettings(Record):
             ) from None
 
 
+class RecorderSettings(Record):
+    """What the brain takes in, kept on disk for `neuromodd replay`."""
+
+    enabled: bool = Field(default=False, description="record what the daemon takes in")
+    directory: Path | None = Field(default=None, description="unset: `recordings` in the state directory")
+    compress: bool = Field(default=False, description="with zstd, to about a tenth (extra `zstd`)")
+    rotate_bytes: int = Field(default=64 * 1024**2, ge=4096, description="size at which the next file begins")
+    rotate_s: float = Field(default=86_400.0, ge=1.0, description="age at which the next file begins")
+    max_bytes: int = Field(default=1024**3, ge=8192, description="size of all files; the oldest give way")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if 2 * self.rotate_bytes > self.max_bytes:
+            both = f"{self.max_bytes} and {self.rotate_bytes}"
+            raise ValueError(f"a max_bytes of at least twice rotate_bytes; they are {both}")
+        return self
+
+
 class NetworkSensorSettings(Record):
     """Options of the network sensor."""
 
@@ -278,6 +296,7 @@ class Settings(BaseSettings):
     tick: TickSettings = Field(default_factory=TickSettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    recorder: RecorderSettings = Field(default_factory=RecorderSettings)
     sensors: SensorSettings = Field(default_factory=SensorSettings)
     modulators: Setpoints = Field(default_factory=Setpoints)
     rewards: RewardParameters = Field(default_factory=RewardParameters)
@@ -306,6 +325,14 @@ class Settings(BaseSettings):
             rewards=self.rewards,
             faults=self.faults,
         )
+
+    def recording_directory(self) -> Path:
+        """Where recordings go.
+
+        Raises:
+            ConfigurationError: none can be told.
+        """
+        return self.recorder.directory or self.checkpoint.state_directory() / "recordings"
 
     def node_name(self) -> str:
         """`node`, else the hostname with what topics can't carry replaced by `_`."""

@@ -53,7 +53,7 @@ class EngineConfig(Record):
         default=TAU_STEPS, gt=0.0, le=1e4, description="time constant of depression"
     )
     plasticity: Literal["gated", "eligibility"] = Field(
-        default="gated", description="dopamine gates STDP, or turns its decaying traces into weight"
+        default="gated", description="gated: dopamine gates STDP; eligibility: it turns traces into weight"
     )
     learning_gain: NonNegative = Field(default=0.5, description="gated: learning rate of full dopamine")
     eligibility_gain: NonNegative = Field(
