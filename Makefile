@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A trial leaves nothing outside the checkout.
 NEUROMODD_CHECKPOINT__DIRECTORY ?= $(CURDIR)/.state
 
-.PHONY: run test lint format types layers check benchmark clean
+.PHONY: run test lint format types layers check long benchmark clean
 
 run: $(VENV)/.ready-run
 	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' $(BIN)/neuromodd run
@@ -34,9 +34,14 @@ layers: $(VENV)/.ready-test
 check: $(VENV)/.ready-test mosquitto
 	$(BIN)/python -m pytest
 
-# The daemon's cost on this machine, for the table in the README.
+# What takes minutes: the distal reward problem in full.
+long: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m long
+
+# Cost and speed on this machine, for the tables in the README.
 benchmark: $(VENV)/.ready-test mosquitto
 	$(BIN)/python benchmarks/resources.py
+	$(BIN)/python benchmarks/engine.py
 
 $(VENV)/.ready-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -25,6 +25,7 @@ from neuromodd.core.messages import SCHEMA_NAMES, schema
 from neuromodd.errors import (
     CheckpointMismatchError,
     ConfigurationError,
+    MissingExtraError,
     NeuromoddError,
     StateDirectoryLockedError,
 )
@@ -47,6 +48,9 @@ examples:
   neuromodd check                                 is the configuration right, what would run?
   neuromodd sample -n 3                           three frames as JSON lines, without a broker
   neuromodd schema state                          JSON Schema of a payload
+  neuromodd record -n 3600                        an hour of frames, recorded
+  neuromodd replay recording-*.jsonl --out ticks.jsonl
+  neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
 
 exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked
 """
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         for text in (*error.warnings, *(str(fault) for fault in error.faults)):
             _complain(text)
         status = EXIT_CONFIGURATION
-    except CheckpointMismatchError as error:
+    except (CheckpointMismatchError, MissingExtraError) as error:
         _complain(str(error))
         status = EXIT_CONFIGURATION
     except StateDirectoryLockedError as error:
@@ -167,6 +171,43 @@ async def _print_frames(loaded: Loaded, count: int) -> None:
         eye.close()
 
 
+def _record(parsed: argparse.Namespace) -> int:
+    loaded = _load(parsed)
+    logs.configure(level=loaded.settings.log.level, form=loaded.settings.log.format)
+    for warning in loaded.warnings:
+        _complain(warning)
+    _run_loop(_record_frames(loaded, parsed.n))
+    return EXIT_OK
+
+
+async def _record_frames(loaded: Loaded, frames: int | None) -> None:
+    from neuromodd.offline import announce_recording, print_recording  # noqa: PLC0415 - as above
+    from neuromodd.scribe import record  # noqa: PLC0415
+
+    started = announce_recording if sys.stderr.isatty() else None
+    print_recording((await record(loaded.settings, frames=frames, started=started)).health)
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from neuromodd.offline import replay_files  # noqa: PLC0415 - as above
+
+    replay_files(
+        parsed.files,
+        checkpoint_in=parsed.checkpoint_in,
+        checkpoint_out=parsed.checkpoint_out,
+        out=parsed.out,
+        skip_bad=parsed.skip_bad,
+    )
+    return EXIT_OK
+
+
+def _export_mem(parsed: argparse.Namespace) -> int:
+    from neuromodd.offline import export_memory  # noqa: PLC0415 - as above
+
+    export_memory(_load(parsed).settings, parsed.source, parsed.directory)
+    return EXIT_OK
+
+
 def _schema(parsed: argparse.Namespace) -> int:
     shown = schema(parsed.name) if parsed.name else {name: schema(name) for name in SCHEMA_NAMES}
     print(json.dumps(shown, indent=2), flush=True)
@@ -203,11 +244,39 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", type=_positive, default=1, metavar="N", help="how many frames (1)")
     sample.set_defaults(command=_sample)
 
+    record = commands.add_parser("record", help="record frames without a daemon and without a broker")
+    record.add_argument("-n", type=_positive, metavar="N", help="how many frames (until stopped)")
+    record.set_defaults(command=_record)
+
+    replay = commands.add_parser("replay", help="live through recordings again, as fast as they can be read")
+    replay.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, in this order")
+    replay.add_argument("--checkpoint-in", type=Path, metavar="C", help="begin with this state instead")
+    replay.add_argument("--checkpoint-out", type=Path, metavar="C", help="write the state at the end")
+    replay.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the `state` of each frame, as it was published; - is stdout",
+    )
+    replay.add_argument("--skip-bad", action="store_true", help="leave broken lines out")
+    replay.set_defaults(command=_replay)
+
+    export = commands.add_parser("export-mem", help="write what was learned as $readmemh files for an FPGA")
+    export.add_argument("directory", type=Path, metavar="DIRECTORY", help="where the files go")
+    export.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint or saved parameters (the state directory's newest checkpoint)",
+    )
+    export.set_defaults(command=_export_mem)
+
     shown = commands.add_parser("schema", help="print the JSON Schema of a payload, or of all")
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
     shown.set_defaults(command=_schema)
 
-    for command in (run, check, sample):
+    for command in (run, check, sample, record, export):
         _add_options(command)
     return parser
 

@@ -20,15 +20,20 @@ import structlog
 from neuromodd import __version__, logs
 from neuromodd.config import BrokerAddress, changed_options, resolve_broker
 from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.encoding import CHANNELS
+from neuromodd.core.engine import SpikingInferenceEngine
+from neuromodd.core.inputs import OutsideInput, SettingsInput
 from neuromodd.core.messages import (
     OFFLINE,
     Message,
     topic,
 )
+from neuromodd.core.modulators import NeuroModulators
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError
 from neuromodd.eye import Due, Eye, beats, clock_s
 from neuromodd.loading import Loaded
 from neuromodd.mqtt import Backoff, Endpoint
+from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
 from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore, StateDirectory
 from neuromodd.sinks.publisher import Publisher
@@ -61,7 +66,7 @@ class Daemon:
     Raises:
         ConfigurationError: there is no broker to publish to.
         CheckpointMismatchError: the newest checkpoint is of another network or a newer format.
-        StateDirectoryLockedError: another daemon owns the state directory.
+        StateDirectoryLockedError: another daemon owns the state directory, or records where this one is to.
         StateDirectoryError: the state directory can't be used.
     """
 
@@ -78,8 +83,10 @@ class Daemon:
         self._state_directory = StateDirectory(settings.checkpoint.state_directory())
         try:
             self._brain = Brain(settings.brain, settings.engine.seed)
+            self._prepare_engine()
             self._store = CheckpointStore(self._state_directory.path, keep=settings.checkpoint.keep)
             self._resume(fresh=fresh)
+            self._recorder = build_recorder(settings, self._brain) if settings.recorder.enabled else None
         except BaseException:
             self._state_directory.close()
             raise
@@ -100,6 +107,8 @@ class Daemon:
         )
         self._publisher = self._build_publisher()
         self._sinks: tuple[Sink, ...] = (self._publisher, self._checkpoints)
+        if self._recorder is not None:
+            self._sinks += (self._recorder,)
 
     @property
     def state_path(self) -> Path:
@@ -224,6 +233,7 @@ class Daemon:
         states = (
             tuple((name, status.state) for name, status in self._eye.sampler.statuses.items()),
             self._checkpoints.health.error,
+            None if self._recorder is None else self._recorder.health.error,
             tuple(self._vitals.sinks_failed.items()),
         )
         if states != self._said_health or clock_s() >= self._health_due_s:
@@ -242,6 +252,7 @@ class Daemon:
             sensors=self._eye.sampler.statuses,
             mqtt=self._publisher.health,
             checkpoint=self._checkpoints.health,
+            recorder=None if self._recorder is None else self._recorder.health,
         )
 
     def _build_publisher(self) -> Publisher:
@@ -268,6 +279,14 @@ class Daemon:
             clock=clock_s,
         )
 
+    def _prepare_engine(self) -> None:
+        engine = self._brain.engine
+        if engine.compiled:
+            # Now, not in the first tick: it takes seconds on the first start, less with numba's cache.
+            SpikingInferenceEngine(compiled=True).tick([None] * len(CHANNELS), NeuroModulators())
+        elif engine.large:
+            log.warning("engine_not_compiled", remedy="pip install 'neuromodd[fast]'")
+
     def _resume(self, *, fresh: bool) -> None:
         if fresh:
             for path in self._store.paths():
@@ -288,6 +307,12 @@ class Daemon:
         if self._brain.engine.seed != self._settings.engine.seed:
             log.warning("seed_kept", checkpoint=self._brain.engine.seed, settings=self._settings.engine.seed)
         log.info("resumed", checkpoint=str(restored.path), step=self._brain.engine.step_count)
+
+    def _take(self, outside: OutsideInput) -> None:
+        """Give the brain what came from outside; the recording has it where the brain took it."""
+        self._brain.apply(outside)
+        if self._recorder is not None:
+            self._recorder.offer_input(outside)
 
     def _ask_to_stop(self, reason: str) -> None:
         self._stop_reason = reason
@@ -314,7 +339,7 @@ class Daemon:
                 ),
             }
         )
-        self._brain.configure(setpoints=after.modulators, rewards=after.rewards, faults=after.faults)
+        self._take(SettingsInput(setpoints=after.modulators, rewards=after.rewards, faults=after.faults))
         self._eye.assembler.interval_s = after.tick.interval_s
         self._eye.assembler.work_target = after.modulators.work_target
         self._checkpoints.interval_s = after.checkpoint.interval_s

@@ -18,6 +18,7 @@ from neuromodd.core.messages import (
     InfoPayload,
     Message,
     MqttHealth,
+    RecorderHealth,
     SensorHealth,
     TicksHealth,
     record_message,
@@ -85,6 +86,7 @@ class Vitals:
         sensors: Mapping[str, SensorStatus],
         mqtt: MqttHealth,
         checkpoint: CheckpointHealth,
+        recorder: RecorderHealth | None,
     ) -> Message:
         """The `health` of this moment."""
         lateness = sorted(self._lateness_ms)
@@ -113,6 +115,7 @@ class Vitals:
                 },
                 mqtt=mqtt,
                 checkpoint=checkpoint,
+                recorder=recorder,
                 sinks_failed=self.sinks_failed,
             ),
         )

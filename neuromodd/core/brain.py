@@ -160,9 +160,21 @@ class Tick(Record):
 
 
 class Brain:
-    """Modulators, network and detectors of one host. Mutable: each `step` moves it on."""
+    """Modulators, network and detectors of one host. Mutable: each `step` moves it on.
 
-    def __init__(self, parameters: BrainParameters | None = None, seed: int = 0) -> None:
+    Args:
+        parameters: everything but the seed.
+        seed: of the network.
+        compiled: whether the network runs as machine code, as in `SpikingInferenceEngine`.
+
+    Raises:
+        InvalidValueError: the network has not the channels of a frame.
+        MissingExtraError: `compiled` is asked for, and numba is not installed.
+    """
+
+    def __init__(
+        self, parameters: BrainParameters | None = None, seed: int = 0, *, compiled: bool | None = None
+    ) -> None:
         self.parameters = parameters or BrainParameters()
         if self.parameters.engine.channels != len(CHANNELS):
             raise InvalidValueError(
@@ -170,7 +182,7 @@ class Brain:
                 self.parameters.engine.channels,
                 f"{len(CHANNELS)}, the channels of a frame",
             )
-        self.engine = SpikingInferenceEngine(self.parameters.engine, seed)
+        self.engine = SpikingInferenceEngine(self.parameters.engine, seed, compiled=compiled)
         self._rewards = RewardDetector(self.parameters.rewards)
         self._faults = FaultMonitor(self.parameters.faults)
         self._tonic = NeuroModulators()

@@ -243,6 +243,21 @@ class CheckpointHealth(Record):
     error: str | None
 
 
+class RecorderHealth(Record):
+    """Recordings: `file` is being written, null before the first frame and after a failure.
+
+    `frames` counts those handed to the operating system since the start, `dropped` those that are missing
+    in the recordings, `total_bytes` is the size of all recordings in the directory.
+    """
+
+    file: str | None
+    frames: int
+    dropped: int
+    total_bytes: int
+    failures: int
+    error: str | None
+
+
 class TicksHealth(Record):
     """Ticks since the start; `late` began over 50 ms after their due time, `missed` never took place.
 
@@ -258,7 +273,7 @@ class TicksHealth(Record):
 
 
 class HealthPayload(Record):
-    """`health`: how the daemon itself is doing."""
+    """`health`: how the daemon itself is doing; `recorder` is null unless it is enabled."""
 
     node: str
     time_utc: AwareDatetime
@@ -267,6 +282,7 @@ class HealthPayload(Record):
     sensors: dict[str, SensorHealth]
     mqtt: MqttHealth
     checkpoint: CheckpointHealth
+    recorder: RecorderHealth | None
     sinks_failed: dict[str, int]
 
 

@@ -53,12 +53,14 @@ else:
     class _RecordMeta(type(BaseModel)):
         def __call__(cls, *positional: object, **values: object) -> object:
             """Build a record; a fault raises the package's own error rather than pydantic's."""
-            names = cls.positional_fields
+            names = cls.positional_fields if positional else ()
             if len(positional) > len(names):
                 raise InvalidRecordError(
                     cls.__name__, [f"got {len(positional)} positional values, expected {len(names)} at most"]
                 )
             try:
+                if not positional:
+                    return super().__call__(**values)
                 return super().__call__(**dict(zip(names, positional, strict=False)), **values)
             except ValidationError as error:
                 raise _fail(cls.__name__, error) from None

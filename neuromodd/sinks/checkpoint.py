@@ -55,20 +55,24 @@ class Restored(NamedTuple):
 
 
 class StateDirectory:
-    """The directory that one daemon owns, held by an advisory lock until `close`.
+    """A directory that one process owns, held by an advisory lock until `close`.
+
+    Args:
+        path: is made if it is missing.
+        option: that names it, for the message.
 
     Raises:
         StateDirectoryLockedError: another process holds it.
         StateDirectoryError: it can't be made or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = "checkpoint.directory") -> None:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StateDirectoryError(f"checkpoint.directory {path}: {error.strerror}") from None
+            raise StateDirectoryError(f"{option} {path}: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -107,27 +111,13 @@ class CheckpointStore:
             OSError: it could not be written; the ones before are untouched.
         """
         target = self.directory / f"checkpoint-{step:016d}.json"
-        draft = self.directory / "checkpoint.draft"
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "package_version": __version__,
-            "created_utc": created_utc,
-            "dimensions": dict(dimensions),
-        }
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(encode(header, state))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except OSError:
-            # On a full disk the half of a checkpoint would hold the space that the next one needs.
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
-        self._sync_directory()
+        write_checkpoint(
+            target,
+            state,
+            dimensions=dimensions,
+            created_utc=created_utc,
+            draft=self.directory / "checkpoint.draft",
+        )
         for old in self.paths()[self.keep :]:
             old.unlink()
         return target
@@ -150,12 +140,12 @@ class CheckpointStore:
                 aside = self.set_aside(path, "damaged")
                 log.warning("checkpoint_damaged", path=str(path), reason=error.reason, moved_to=str(aside))
                 continue
-            if header["dimensions"] != dict(dimensions):
-                raise CheckpointMismatchError(
-                    path,
-                    f"a network of {_spelt(header['dimensions'])}",
-                    f"{_spelt(dimensions)}; `neuromodd run --fresh` sets it aside and starts anew",
-                )
+            check_dimensions(
+                path,
+                header,
+                dimensions,
+                remedy="; `neuromodd run --fresh` sets it aside and starts anew",
+            )
             return Restored(path, state)
         return None
 
@@ -169,12 +159,56 @@ class CheckpointStore:
             old.unlink()
         return aside
 
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def write_checkpoint(
+    target: Path,
+    state: Mapping[str, Any],
+    *,
+    dimensions: Mapping[str, int],
+    created_utc: str,
+    draft: Path | None = None,
+) -> None:
+    """Write one checkpoint file, as a whole or not at all.
+
+    Args:
+        target: what it is to be called; one of that name is replaced.
+        state: of the brain.
+        dimensions: of its network.
+        created_utc: when the state was taken.
+        draft: what it is called until it is whole; not given, the target's name and `.draft`.
+
+    Raises:
+        OSError: it could not be written; what was there is untouched.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "package_version": __version__,
+        "created_utc": created_utc,
+        "dimensions": dict(dimensions),
+    }
+    draft = draft or target.with_name(f"{target.name}.draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(encode(header, state))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except OSError:
+        # On a full disk the half of a checkpoint would hold the space that the next one needs.
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+    _sync_directory(target.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def encode(header: Mapping[str, Any], state: Mapping[str, Any]) -> bytes:
@@ -219,6 +253,20 @@ def decode(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
             f"format {VERSION}; upgrade neuromodd, or `neuromodd run --fresh` sets it aside and starts anew",
         )
     return header, state
+
+
+def check_dimensions(
+    path: Path, header: Mapping[str, Any], dimensions: Mapping[str, int], *, remedy: str = ""
+) -> None:
+    """Refuse a checkpoint of another network.
+
+    Raises:
+        CheckpointMismatchError: the message names both networks, and the remedy.
+    """
+    if header["dimensions"] != dict(dimensions):
+        raise CheckpointMismatchError(
+            path, f"a network of {_spelt(header['dimensions'])}", f"{_spelt(dimensions)}{remedy}"
+        )
 
 
 class CheckpointSink:
