@@ -96,10 +96,10 @@ def build_lif(neurons: int, constants: dict[str, float]) -> tuple[Any, list[Any]
         charge : 1
         post : 1
         total : 1
-        spikes : 1
+        count : 1
         fired : 1 (linked)""",
         threshold="v >= clip(theta - shift, theta_min, theta_max)",
-        reset="v = 0; theta += homeostasis; post = 1; spikes += 1",
+        reset="v = 0; theta += homeostasis; post = 1; count += 1",
         namespace=constants,
     )
     lif.fired = b2.linked_var(hub, "fired")
@@ -179,7 +179,7 @@ def measure(arguments: argparse.Namespace, directory: str) -> dict[str, object]:
         "steps": arguments.steps,
         "seconds": seconds,
         "us_per_step": 1e6 * seconds / arguments.steps,
-        "lif_rate": float(np.mean(lif.spikes[:])) / steps,
+        "lif_rate": float(np.mean(lif.count[:])) / steps,
         "izhikevich_rate": float(np.mean(bank.rings[:])) / steps,
         "theta": float(np.mean(lif.theta[:])),
         "brian2": b2.__version__,
