@@ -214,7 +214,7 @@ class RecorderSettings(Record):
 
     enabled: bool = Field(default=False, description="record what the daemon takes in")
     directory: Path | None = Field(default=None, description="unset: `recordings` in the state directory")
-    compress: bool = Field(default=False, description="with zstd, to about a tenth (extra `zstd`)")
+    compress: bool = Field(default=False, description="with zstd, to about a seventh (extra `zstd`)")
     rotate_bytes: int = Field(default=64 * 1024**2, ge=4096, description="size at which the next file begins")
     rotate_s: float = Field(default=86_400.0, ge=1.0, description="age at which the next file begins")
     max_bytes: int = Field(default=1024**3, ge=8192, description="size of all files; the oldest give way")

@@ -21,7 +21,14 @@ import structlog
 from neuromodd.core.brain import Tick
 from neuromodd.core.inputs import OutsideInput
 from neuromodd.core.messages import RecorderHealth
-from neuromodd.recording import Header, RecordingFile, frame_line, header_line, input_line
+from neuromodd.recording import (
+    Header,
+    RecordingFile,
+    frame_line,
+    header_line,
+    input_line,
+    load_zstandard,
+)
 from neuromodd.sinks.checkpoint import StateDirectory
 
 NAME = re.compile(r"recording-(\d{6,})-\d{8}T\d{6}Z\.jsonl(\.zst)?\Z")
@@ -63,6 +70,7 @@ class Recorder:
     Raises:
         StateDirectoryLockedError: another process records there.
         StateDirectoryError: the directory can't be made or written.
+        MissingExtraError: it is to be compressed, and the extra `zstd` is not installed.
     """
 
     name = "recorder"
@@ -79,6 +87,9 @@ class Recorder:
         clock: Callable[[], float],
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
+        if compress:
+            # Now, as a fault of the configuration, and not in the middle of the recording.
+            load_zstandard()
         self._lock = StateDirectory(directory, "recorder.directory")
         self._compress = compress
         self._rotate_bytes, self._rotate_s = rotate_bytes, rotate_s
@@ -94,7 +105,7 @@ class Recorder:
         self._write_began_s: float | None = None
         # A thread of its own, as for the checkpoints.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="neuromodd-recorder")
-        self._frames = self._dropped = self._failures = 0
+        self._dropped = self._failures = 0
         self._error: str | None = None
         self._begin_file()
 
@@ -119,12 +130,17 @@ class Recorder:
             self._put(_Input(input_line(outside)))
 
     @property
+    def waiting(self) -> int:
+        """Lines that are not yet on their way to the disk."""
+        return len(self._queue)
+
+    @property
     def health(self) -> RecorderHealth:
         """How the recordings are."""
         path = self._files.path
         return RecorderHealth(
             file=None if path is None else path.name,
-            frames=self._frames,
+            frames=self._files.frames,
             dropped=self._dropped,
             total_bytes=self._files.total_bytes,
             failures=self._failures,
@@ -181,14 +197,18 @@ class Recorder:
         async with self._writing:
             self._present.clear()
             items = list(self._queue)
+            # Whatever becomes of this call, nothing is written twice.
+            self._queue.clear()
             if not items:
                 return
             self._write_began_s = self._clock()
+            written = self._files.frames
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._files.write, items)
             except OSError as error:
+                missing = sum(isinstance(item, _Frame) for item in (*items, *self._queue))
+                self._dropped += missing - (self._files.frames - written)
                 self._failures += 1
-                self._dropped += sum(isinstance(item, _Frame) for item in self._queue)
                 self._queue.clear()
                 self._lost = True
                 self._retry_s = self._clock() + RETRY_S
@@ -196,9 +216,6 @@ class Recorder:
                 return
             finally:
                 self._write_began_s = None
-            for _ in items:
-                self._queue.popleft()
-        self._frames += sum(isinstance(item, _Frame) for item in items)
         if self._error is not None and not self._lost:
             self._error = None
             log.info("recording_back", file=None if self._files.path is None else self._files.path.name)
@@ -228,6 +245,7 @@ class _Files:
         self._file: RecordingFile | None = None
         self._others_bytes = sum(size for _, size in self._sizes())
         self.header: Header | None = None
+        self.frames = 0
 
     @property
     def path(self) -> Path | None:
@@ -247,30 +265,45 @@ class _Files:
         Raises:
             OSError: not all are written; the file is closed.
         """
-        lines: list[bytes] = []
+        lines: list[_Frame | _Input] = []
         try:
             for item in items:
                 if isinstance(item, Header):
                     self._write(lines)
+                    lines = []
                     self._begin(item)
-                    lines = [header_line(item)]
                 else:
-                    lines.append(item.line)
+                    lines.append(item)
             self._write(lines)
         except OSError:
             with contextlib.suppress(OSError):
-                self.close()
+                self._give_up()
             raise
 
     def close(self) -> None:
+        """End the file and wait until it is on the disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
         file, self._file = self._file, None
         if file is not None:
             self._others_bytes += file.size
             file.close()
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _give_up(self) -> None:
+        """Close the file; remove it if nothing reached it: on a full disk there may be many."""
+        file = self._file
+        try:
+            self.close()
+        finally:
+            if file is not None and not file.size:
+                file.path.unlink()
+
+    def _write(self, lines: list[_Frame | _Input]) -> None:
         if lines and self._file is not None:
-            self._file.write(b"".join(lines))
+            self._file.write(b"".join(item.line for item in lines))
+            self.frames += sum(isinstance(item, _Frame) for item in lines)
 
     def _begin(self, header: Header) -> None:
         self.close()
@@ -281,6 +314,7 @@ class _Files:
         last = max((_number(path) for path, _ in sizes), default=0)
         name = f"recording-{last + 1:06d}-{header.created_utc.astimezone(UTC):%Y%m%dT%H%M%SZ}{self._suffix}"
         self._file, self.header = RecordingFile(self._directory / name, compress=self._compress), header
+        self._file.write(header_line(header))
 
     def _sizes(self) -> list[tuple[Path, int]]:
         """Recordings and their sizes, oldest first."""
