@@ -100,7 +100,7 @@ async def taken(recorder: Recorder, tick: Tick) -> None:
 
     before = seen()
     recorder.offer(tick)
-    await until(lambda: seen() > before and not recorder._queue)
+    await until(lambda: seen() > before and not recorder._queue and not recorder._writing.locked())
 
 
 def rewarded(recorder: Recorder, brain: Brain) -> None:
