@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from neuromodd.core.diagnostics import FaultClass, FpgaMetrics
-    from neuromodd.core.engine import SpikingInferenceEngine, StepResult
+    from neuromodd.core.engine import SpikingInferenceEngine
     from neuromodd.core.frame import (
         CpuSample,
         DiskSample,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from neuromodd.core.modulators import NeuroModulators, Setpoints
     from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron, PoissonEncoder
     from neuromodd.core.parameters import EngineConfig
+    from neuromodd.core.results import RunResult, StepResult
     from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
     from neuromodd.core.stdp import apply_stdp, synaptic_scaling
 
@@ -53,10 +54,11 @@ _HOMES = {
     "PowerSample": "frame",
     "PressureSample": "frame",
     "RewardEvent": "rewards",
+    "RunResult": "results",
     "Setpoints": "modulators",
     "SourceSwitch": "rewards",
     "SpikingInferenceEngine": "engine",
-    "StepResult": "engine",
+    "StepResult": "results",
     "TelemetryFrame": "frame",
     "TemperatureSample": "frame",
     "VoltageSample": "frame",
@@ -84,6 +86,7 @@ __all__ = [
     "PowerSample",
     "PressureSample",
     "RewardEvent",
+    "RunResult",
     "Setpoints",
     "SourceSwitch",
     "SpikingInferenceEngine",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from neuromodd.config import Settings
+from neuromodd.core import parameter_file
 from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
 from neuromodd.core.fpga_memory import memory_images
 from neuromodd.core.messages import RecorderHealth
@@ -100,7 +101,7 @@ def export_memory(settings: Settings, source: Path | None, directory: Path) -> N
             )
         source = paths[0]
     data = source.read_bytes()
-    if b'"neuromodd-parameters"' in data[:200]:
+    if parameter_file.FORMAT.encode() in data[:200]:
         engine.load_parameters(source)
     else:
         header, state = decode(source, data)

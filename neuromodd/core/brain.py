@@ -17,7 +17,7 @@ from pydantic import Field
 
 from neuromodd.core.diagnostics import Fault, FaultMonitor, FaultParameters
 from neuromodd.core.encoding import CHANNELS, drives, encode
-from neuromodd.core.engine import SpikingInferenceEngine, StepResult
+from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.inputs import OutsideInput, RewardInput, SettingsInput
 from neuromodd.core.modulators import (
@@ -39,6 +39,7 @@ from neuromodd.core.modulators import (
 )
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.record import Record
+from neuromodd.core.results import StepResult
 from neuromodd.core.rewards import (
     BreakthroughFound,
     RewardDetector,

@@ -11,97 +11,36 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from neuromodd.core import dynamics
-from neuromodd.core.modulators import (
-    ACETYLCHOLINE_BASELINE,
-    CORTISOL_BASELINE,
-    DOPAMINE_BASELINE,
-    TEMPO_BASELINE,
-    NeuroModulators,
-)
+from neuromodd.core import dynamics, parameter_file
+from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron
+from neuromodd.core.parameter_file import spelt
 from neuromodd.core.parameters import EngineConfig
-from neuromodd.core.record import Record
+from neuromodd.core.results import RunResult, StepResult
 from neuromodd.core.stdp import WEIGHT_MAX
+from neuromodd.core.stimuli import intensities, levels_of, table
 from neuromodd.errors import (
-    CheckpointDamagedError,
     CheckpointMismatchError,
     InvalidValueError,
     MissingExtraError,
     NeuromoddError,
-    shortened,
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 T = TypeVar("T", int, float)
-
-PARAMETERS_FORMAT = "neuromodd-parameters"
-PARAMETERS_VERSION = 1
 
 LARGE_SYNAPSES = 1000
 """From so many synapses on an engine compiles itself if it can: then the loops cost more than the call."""
 
 DRAWS_AT_ONCE = 1 << 18
 """Random numbers that a long `run` holds at a time."""
-
-
-class StepResult(Record):
-    """What one call of `step` or `tick` did.
-
-    Attributes:
-        step: network steps since the first start, after the call.
-        steps: network steps of this call.
-        input_spikes: spikes of each channel in it.
-        lif_spikes: spikes of each LIF neuron in it.
-        izhikevich_spikes: spikes of each neuron of the bank in it.
-        prediction_error: |x - prediction| of each channel; None for an absent one.
-    """
-
-    step: int
-    steps: int
-    input_spikes: tuple[int, ...]
-    lif_spikes: tuple[int, ...]
-    izhikevich_spikes: tuple[int, ...]
-    prediction_error: tuple[float | None, ...]
-
-    @property
-    def lif_rates(self) -> tuple[float, ...]:
-        """Spikes a step of each LIF neuron, in [0, 1]."""
-        return tuple(count / self.steps for count in self.lif_spikes)
-
-    @property
-    def izhikevich_rates(self) -> tuple[float, ...]:
-        """Spikes a step of each neuron of the bank, in [0, 1]."""
-        return tuple(count / self.steps for count in self.izhikevich_spikes)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RunResult:
-    """What a `run` of T ticks did, a row a tick.
-
-    Attributes:
-        step: network steps since the first start, after the run.
-        steps_per_tick: network steps of each row.
-        input_spikes: (T, channels).
-        lif_spikes: (T, LIF neurons).
-        izhikevich_spikes: (T, neurons of the bank).
-        prediction_error: (T, channels), NaN where the channel was absent.
-    """
-
-    step: int
-    steps_per_tick: int
-    input_spikes: NDArray[np.int64]
-    lif_spikes: NDArray[np.int64]
-    izhikevich_spikes: NDArray[np.int64]
-    prediction_error: NDArray[np.float64]
 
 
 class SpikingInferenceEngine:
@@ -295,7 +234,7 @@ class SpikingInferenceEngine:
                 not moved.
         """
         c = self.config
-        x = _table("stimuli", stimuli, c.channels)
+        x = table("stimuli", stimuli, c.channels)
         ticks = len(x)
         if drives is None:
             bank_drives = np.full((ticks, c.izhikevich_neurons), math.nan)
@@ -303,14 +242,14 @@ class SpikingInferenceEngine:
                 if neuron < c.izhikevich_neurons and channel < c.channels:
                     bank_drives[:, neuron] = x[:, channel]
         else:
-            bank_drives = _table("drives", drives, c.izhikevich_neurons)
+            bank_drives = table("drives", drives, c.izhikevich_neurons)
         each = [modulators] * ticks if isinstance(modulators, NeuroModulators) else modulators
         phasic = phasic_dopamine if isinstance(phasic_dopamine, Sequence) else [phasic_dopamine] * ticks
         rows = {"drives": len(bank_drives), "modulators": len(each), "phasic_dopamine": len(phasic)}
         for place, came in rows.items():
             if came != ticks:
                 raise InvalidValueError(f"SpikingInferenceEngine.{place}", came, f"{ticks} rows")
-        levels = [level for pair in zip(each, phasic, strict=True) for level in _levels(*pair)]
+        levels = [level for pair in zip(each, phasic, strict=True) for level in levels_of(*pair)]
         steps = c.steps_per_tick
         counts = self._counts(ticks)
         at_once = max(DRAWS_AT_ONCE // (steps * c.channels), 1)
@@ -346,15 +285,15 @@ class SpikingInferenceEngine:
         predict: bool,
     ) -> StepResult:
         c = self.config
-        x = _intensities("stimuli", stimuli, c.channels)
+        x = intensities("stimuli", stimuli, c.channels)
         if drives is None:
             bank_drives = [math.nan] * c.izhikevich_neurons
             for neuron, channel in _DRIVING_CHANNELS:
                 if neuron < c.izhikevich_neurons and channel < c.channels:
                     bank_drives[neuron] = x[channel]
         else:
-            bank_drives = _intensities("drives", drives, c.izhikevich_neurons)
-        counts = self._move(steps, x, bank_drives, _levels(modulators, phasic_dopamine), predict=predict)
+            bank_drives = intensities("drives", drives, c.izhikevich_neurons)
+        counts = self._move(steps, x, bank_drives, levels_of(modulators, phasic_dopamine), predict=predict)
         return StepResult(
             step=self._step,
             steps=steps,
@@ -440,7 +379,7 @@ class SpikingInferenceEngine:
         """
         c = self.config
         if state["dimensions"] != c.dimensions:
-            raise CheckpointMismatchError(None, _spelt(state["dimensions"]), _spelt(c.dimensions))
+            raise CheckpointMismatchError(None, spelt(state["dimensions"]), spelt(c.dimensions))
         moving = {name: state[name] for name in dynamics.State._fields}
         moving["error"] = [math.nan if error is None else error for error in state["error"]]
         if not (self._traces and moving["eligibility"]):
@@ -485,17 +424,7 @@ class SpikingInferenceEngine:
         Raises:
             OSError: the file can't be written.
         """
-        document = {
-            "format": PARAMETERS_FORMAT,
-            "version": PARAMETERS_VERSION,
-            "dimensions": self.config.dimensions,
-            "weights": self.weights,
-            "thresholds": self.thresholds,
-        }
-        target = Path(path)
-        draft = target.with_name(f"{target.name}.tmp")
-        draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        draft.replace(target)
+        parameter_file.write(Path(path), self.config.dimensions, self.weights, self.thresholds)
 
     def load_parameters(self, path: str | os.PathLike[str]) -> None:
         """Take over weights and thresholds that `save_parameters` wrote; potentials and time stay.
@@ -505,33 +434,12 @@ class SpikingInferenceEngine:
             CheckpointDamagedError: it is not such a file, or a number in it is out of range.
             CheckpointMismatchError: it is of other dimensions or of a newer version.
         """
-        c, source = self.config, Path(path)
-        try:
-            document = json.loads(source.read_text(encoding="utf-8"))
-            kind, version, dimensions = (document[name] for name in ("format", "version", "dimensions"))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CheckpointDamagedError(source, f"not readable: {type(error).__name__}: {error}") from None
-        if kind != PARAMETERS_FORMAT:
-            raise CheckpointDamagedError(source, f"not a {PARAMETERS_FORMAT} file")
-        if version != PARAMETERS_VERSION:
-            raise CheckpointMismatchError(source, f"version {version}", f"version {PARAMETERS_VERSION}")
-        if dimensions != c.dimensions:
-            raise CheckpointMismatchError(source, _spelt(dimensions), _spelt(c.dimensions))
-        try:
-            weights = np.array(document["weights"], dtype=np.float64)
-            theta = np.array(document["thresholds"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointDamagedError(source, f"not readable: {type(error).__name__}: {error}") from None
-        if weights.shape != (c.lif_neurons, c.channels) or theta.shape != (c.lif_neurons,):
-            raise CheckpointDamagedError(source, "the arrays do not have the dimensions that the file names")
-        if not ((weights >= 0.0) & (weights <= WEIGHT_MAX)).all():
-            raise CheckpointDamagedError(source, f"a weight outside [0, {WEIGHT_MAX}]")
-        if not ((theta > 0.0) & np.isfinite(theta)).all():
-            raise CheckpointDamagedError(source, "a threshold that is not above 0")
+        weights, theta = parameter_file.read(Path(path), self.config.dimensions)
+        rows = len(theta)
         self._s = self._s._replace(
             weights=self._floats(weights.T.ravel().tolist()),
-            scale=self._floats([1.0] * c.lif_neurons),
-            settled=self._floats([0.0] * c.lif_neurons),
+            scale=self._floats([1.0] * rows),
+            settled=self._floats([0.0] * rows),
             theta=self._floats(theta.tolist()),
         )
 
@@ -568,62 +476,9 @@ def _parameters(c: EngineConfig) -> dynamics.Parameters:
     return dynamics.Parameters(**derived, **{name: getattr(c, name) for name in same})
 
 
-def _intensities(place: str, values: Sequence[float | None], length: int) -> list[float]:
-    """Values in [0, 1], NaN for None."""
-    if len(values) != length:
-        raise InvalidValueError(f"SpikingInferenceEngine.{place}", len(values), f"{length} values")
-    levels = []
-    for index, value in enumerate(values):
-        if value is None:
-            levels.append(math.nan)
-            continue
-        # Clipped first, NaN stays NaN: a whole number may be too large for a double.
-        level = float(min(max(value, 0.0), 1.0))
-        if math.isnan(level) or abs(value) == math.inf:
-            raise InvalidValueError(
-                f"SpikingInferenceEngine.{place}[{index}]", value, "a finite number or None"
-            )
-        levels.append(level)
-    return levels
-
-
-def _table(place: str, values: ArrayLike, width: int) -> NDArray[np.float64]:
-    table = np.array(values, dtype=np.float64)
-    expected = f"rows of {width} values, NaN for a missing one, none infinite"
-    if table.ndim != 2 or table.shape[1] != width:  # noqa: PLR2004 - rows and columns
-        raise InvalidValueError(f"SpikingInferenceEngine.{place}", f"shape {table.shape}", expected)
-    if np.isinf(table).any():
-        raise InvalidValueError(f"SpikingInferenceEngine.{place}", "infinity", expected)
-    return table.clip(0.0, 1.0)
-
-
-def _levels(modulators: NeuroModulators, phasic_dopamine: float | None) -> tuple[float, ...]:
-    dopamine = _or(modulators.dopamine, DOPAMINE_BASELINE)
-    phasic = dopamine - DOPAMINE_BASELINE if phasic_dopamine is None else phasic_dopamine
-    if not math.isfinite(phasic):
-        raise InvalidValueError("SpikingInferenceEngine.phasic_dopamine", phasic, "a finite number or None")
-    return (
-        dopamine,
-        _or(modulators.cortisol, CORTISOL_BASELINE),
-        _or(modulators.acetylcholine, ACETYLCHOLINE_BASELINE),
-        _or(modulators.tempo, TEMPO_BASELINE),
-        min(max(phasic, -1.0), 1.0),
-    )
-
-
-def _or(level: float | None, baseline: float) -> float:
-    return baseline if level is None else level
-
-
 def _or_none(values: Iterable[float]) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values]
 
 
 def _plain(values: Any) -> list[Any]:  # noqa: ANN401 - a list or an array of numbers
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
-
-
-def _spelt(dimensions: object) -> str:
-    if not isinstance(dimensions, Mapping):
-        return f"dimensions {shortened(dimensions)}"
-    return ", ".join(f"{name} {count}" for name, count in dimensions.items())

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import structlog
 
+from neuromodd.compression import load_zstandard
 from neuromodd.core.brain import Tick
 from neuromodd.core.inputs import OutsideInput
 from neuromodd.core.messages import RecorderHealth
@@ -27,7 +28,6 @@ from neuromodd.recording import (
     frame_line,
     header_line,
     input_line,
-    load_zstandard,
 )
 from neuromodd.sinks.checkpoint import StateDirectory
 

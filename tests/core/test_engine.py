@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuromodd.core.dynamics import rescale
-from neuromodd.core.engine import SpikingInferenceEngine, StepResult
+from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron
 from neuromodd.core.parameters import EngineConfig
+from neuromodd.core.results import StepResult
 from neuromodd.core.stdp import stdp_window
 from neuromodd.errors import (
     CheckpointDamagedError,

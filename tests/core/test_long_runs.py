@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuromodd.core.engine import RunResult, SpikingInferenceEngine
+from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.parameters import EngineConfig
+from neuromodd.core.results import RunResult
 
 MODES = {"gated": EngineConfig(), "eligibility": EngineConfig(plasticity="eligibility")}
 STEPS = 20

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from neuromodd.core.brain import BrainParameters
 from neuromodd.core.diagnostics import Evidence, Fault, FaultClass, FpgaMetrics
-from neuromodd.core.engine import StepResult
 from neuromodd.core.frame import GpuSample, TelemetryFrame
 from neuromodd.core.modulators import NeuroModulators, Setpoints
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron, PoissonEncoder
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.record import JsonModel
+from neuromodd.core.results import StepResult
 from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
 from neuromodd.errors import InvalidRecordError
 

@@ -120,7 +120,7 @@ def live(path: Path) -> tuple[float, ...]:
 def test_its_types_pass_strict_checks_in_a_users_project(program: Path, tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER_CODE)
     python = program.with_name("python")
-    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "user.py"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "user.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("Success: no issues found"), done.stdout
     code = "import pathlib, user; print(len(user.live(pathlib.Path('learned.json'))))"
