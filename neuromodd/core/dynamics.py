@@ -270,6 +270,7 @@ def advance(
         if arrived:
             for i in range(neurons):
                 v[i] += k.gain * (scale[i] * current[i])
+        spikes = 0
         for i in range(neurons):
             x = v[i] - v[i] * decay
             bar = theta[i]
@@ -285,12 +286,15 @@ def advance(
             v[i] = 0.0 if fires else x
             # Marked; its trace begins when this step's pairs have been counted.
             post[i] = -1.0 if fires else trace
-        spikes = 0
-        for i in range(neurons):
-            if post[i] < 0.0:
-                post[i] = 0.0
+            spikes += 1 if fires else 0
+        if spikes:
+            spikes = 0
+            for i in range(neurons):
+                # Without a branch, which nobody could foresee.
                 fired[spikes] = i
-                spikes += 1
+                spikes += 1 if post[i] < 0.0 else 0
+            for n in range(spikes):
+                post[fired[n]] = 0.0
 
         # Whoever fired holds the silent ones back; it is itself at 0 already.
         if spikes:
