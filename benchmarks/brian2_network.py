@@ -2,8 +2,9 @@
 
     python benchmarks/brian2_network.py --neurons 8 --bank 5 --channels 8 --level 0.3 --steps 2000000
 
-Needs brian2 and a C++ compiler, not neuromodd; prints one line of JSON. One thread. The time is that of
-the last of two runs inside one program: generating, compiling, initialising and the first run are outside.
+Needs Brian2 (2.9 with a numpy before 2.4) and a C++ compiler, not neuromodd; prints one line of JSON. One
+thread. The time is that of the last of two runs inside one program: generating, compiling, initialising and
+the first run are outside.
 
 Within a step the order is the engine's: input spikes, leak, threshold, inhibition, STDP, scaling,
 homeostasis, bank. Left out, so that Brian2 has less to do: prediction, the floor of the primary synapse,
@@ -22,7 +23,6 @@ import argparse
 import json
 import math
 import tempfile
-from typing import Any
 
 import brian2 as b2  # type: ignore[import-not-found]
 import numpy as np
@@ -75,7 +75,7 @@ STDP_FACTOR = {
 }
 
 
-def build_inputs(channels: int, constants: dict[str, float]) -> Any:
+def build_inputs(channels: int, constants: dict[str, float]) -> b2.NeuronGroup:
     """Bernoulli inputs; `pre` is the trace of the last spike, 1 in its step."""
     group = b2.NeuronGroup(
         channels, "pre : 1", threshold="rand() < probability", reset="pre = 1", namespace=constants
@@ -86,7 +86,7 @@ def build_inputs(channels: int, constants: dict[str, float]) -> Any:
     return group
 
 
-def build_lif(neurons: int, constants: dict[str, float]) -> tuple[Any, list[Any]]:
+def build_lif(neurons: int, constants: dict[str, float]) -> tuple[b2.NeuronGroup, list[b2.BrianObject]]:
     """The LIF neurons, and what tells them that one of them fired: all to all would be N * N synapses."""
     hub = b2.NeuronGroup(1, "fired : 1")
     lif = b2.NeuronGroup(
@@ -118,7 +118,9 @@ def build_lif(neurons: int, constants: dict[str, float]) -> tuple[Any, list[Any]
     return lif, [hub, to_hub]
 
 
-def build_synapses(inputs: Any, lif: Any, scaling: str, constants: dict[str, float], seed: int) -> Any:
+def build_synapses(
+    inputs: b2.NeuronGroup, lif: b2.NeuronGroup, scaling: str, constants: dict[str, float], seed: int
+) -> b2.Synapses:
     """Every channel to every neuron, in the order of the channels, so that a spike goes straight through."""
     summed = scaling == "summed"
     stdp = STDP_FACTOR if scaling == "factor" else STDP
@@ -142,7 +144,7 @@ def build_synapses(inputs: Any, lif: Any, scaling: str, constants: dict[str, flo
     return synapses
 
 
-def build_bank(size: int, constants: dict[str, float]) -> Any:
+def build_bank(size: int, constants: dict[str, float]) -> b2.NeuronGroup:
     """Regular-spiking Izhikevich neurons, both half-steps written out: cheaper than a clock of their own."""
     bank = b2.NeuronGroup(size, "x : 1\nu : 1\nrings : 1", namespace=constants)
     bank.x = -65
@@ -173,7 +175,7 @@ def measure(arguments: argparse.Namespace, directory: str) -> dict[str, object]:
     net.run(WARM_UP_STEPS * b2.ms)
     net.run(arguments.steps * b2.ms)
     b2.device.build(directory=directory, compile=True, run=True, debug=False)
-    seconds = b2.device._last_run_time
+    seconds = b2.device._last_run_time  # noqa: SLF001 - it has no other name
     steps = arguments.steps + WARM_UP_STEPS
     return {
         "steps": arguments.steps,
