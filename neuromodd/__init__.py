@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from neuromodd.core.diagnostics import FaultClass, FpgaMetrics
+    from neuromodd.core.diagnostics import FaultClass
     from neuromodd.core.engine import SpikingInferenceEngine
+    from neuromodd.core.fpga import FpgaMetrics
     from neuromodd.core.frame import (
         CpuSample,
         DiskSample,
         FanSample,
         GpuSample,
+        LimitsSample,
         MemorySample,
         NetworkSample,
         PowerSample,
@@ -43,10 +45,11 @@ _HOMES = {
     "EngineConfig": "parameters",
     "FanSample": "frame",
     "FaultClass": "diagnostics",
-    "FpgaMetrics": "diagnostics",
+    "FpgaMetrics": "fpga",
     "GpuSample": "frame",
     "IzhikevichNeuron": "neurons",
     "LifNeuron": "neurons",
+    "LimitsSample": "frame",
     "MemorySample": "frame",
     "NetworkSample": "frame",
     "NeuroModulators": "modulators",
@@ -79,6 +82,7 @@ __all__ = [
     "GpuSample",
     "IzhikevichNeuron",
     "LifNeuron",
+    "LimitsSample",
     "MemorySample",
     "NetworkSample",
     "NeuroModulators",

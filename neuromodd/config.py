@@ -41,7 +41,20 @@ MQTT_PORT = 1883
 MQTT_TLS_PORT = 8883
 
 SensorName = Literal[
-    "cpu", "memory", "pressure", "disk", "network", "hwmon", "thermal_zones", "cgroup", "nvml"
+    "cpu",
+    "memory",
+    "pressure",
+    "disk",
+    "network",
+    "hwmon",
+    "thermal_zones",
+    "rapl",
+    "power_supply",
+    "cgroup",
+    "limits",
+    "nvml",
+    "amdgpu",
+    "fpga",
 ]
 
 
@@ -256,6 +269,15 @@ class SensorSettings(Record):
     hwmon: HwmonSensorSettings = Field(default_factory=HwmonSensorSettings)
 
 
+class FpgaSettings(Record):
+    """Reports of an FPGA build that are watched; they need not be there yet."""
+
+    timing_report: Path | None = Field(default=None, description="Vivado's report_timing_summary, as a file")
+    utilization_report: Path | None = Field(
+        default=None, description="Vivado's report_utilization, as a file"
+    )
+
+
 class EngineSettings(EngineConfig):
     """The network: dimensions, constants, seed."""
 
@@ -298,6 +320,7 @@ class Settings(BaseSettings):
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     recorder: RecorderSettings = Field(default_factory=RecorderSettings)
     sensors: SensorSettings = Field(default_factory=SensorSettings)
+    fpga: FpgaSettings = Field(default_factory=FpgaSettings)
     modulators: Setpoints = Field(default_factory=Setpoints)
     rewards: RewardParameters = Field(default_factory=RewardParameters)
     faults: FaultParameters = Field(default_factory=FaultParameters)

@@ -1,4 +1,4 @@
-"""FaultClass: what is wrong with the hardware, with evidence; FpgaMetrics: what a bitstream build left over.
+"""FaultClass: what is wrong with the hardware, with evidence.
 
 A rule looks at one frame and returns the evidence that it found. A fault holds until its evidence has
 been gone for a while, so that a flickering reading does not flap the fault.
@@ -25,25 +25,6 @@ DEAD_RAIL_VOLTS = 0.05
 
 FIRMWARE_ERRORS = frozenset({"LibRmVersionMismatch", "CorruptedInforom", "ResetRequired"})
 """Driver errors that say that driver, library or firmware state do not fit together."""
-
-
-class FpgaMetrics(Record):
-    """Timing and area of an FPGA build, as Vivado reports them.
-
-    Attributes:
-        wns_ns: worst negative slack; negative means that timing was not met.
-        tns_ns: total negative slack, 0 or below.
-        lut_utilization_ratio: look-up tables in use; above 1 the design does not fit.
-    """
-
-    wns_ns: float | None = None
-    tns_ns: float | None = None
-    lut_utilization_ratio: float | None = Field(default=None, ge=0.0)
-
-    @property
-    def stress(self) -> float | None:
-        """fpga_stress = clip(-WNS / 5 ns, 0, 1); None without WNS."""
-        return None if self.wns_ns is None else min(max(-self.wns_ns / 5.0, 0.0), 1.0)
 
 
 class FaultClass(Enum):

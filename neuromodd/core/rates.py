@@ -1,7 +1,7 @@
 """Counters -> rates, and readings -> TelemetryFrame.
 
 A rate is the difference of two readings of a counter over the measured time between them. A counter that
-went back (a device re-appeared, a driver was reloaded, a 32-bit counter wrapped) gives no rate once.
+went back (a device re-appeared, a driver was reloaded) gives no rate once; one whose end is known wraps.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from neuromodd.core.fpga import FpgaMetrics
 from neuromodd.core.frame import (
     CpuSample,
     DiskSample,
     GpuSample,
+    LimitsSample,
     MemorySample,
     NetworkSample,
     PowerSample,
@@ -28,9 +30,12 @@ from neuromodd.core.readings import (
     CgroupReading,
     CpuReading,
     DiskReading,
+    EnergyReading,
     GpuReading,
     HwmonReading,
+    LimitsReading,
     NetworkReading,
+    PowerSupplyReading,
     PressureReading,
     ThermalZonesReading,
 )
@@ -62,24 +67,32 @@ class RateMeter:
         """Forget all readings: the next rate of every counter is None."""
         self._last.clear()
 
-    def delta(self, counter: str, value: float | None, at_s: float) -> tuple[float, float] | None:
+    def delta(
+        self, counter: str, value: float | None, at_s: float, *, wraps_at: float | None = None
+    ) -> tuple[float, float] | None:
         """Growth of the counter and seconds since its last reading.
 
         None on the first reading, after the counter went back, when no time has passed, and for a
-        value that is None; then the next reading is a first one.
+        value that is None; then the next reading is a first one. A counter that begins again after
+        `wraps_at` has gone on when it went back, once at the most.
         """
         if value is None:
             self._last.pop(counter, None)
             return None
         before = self._last.get(counter)
         self._last[counter] = (value, at_s)
-        if before is None or value < before[0] or at_s <= before[1]:
+        if before is None or at_s <= before[1]:
             return None
-        return value - before[0], at_s - before[1]
+        grown = value - before[0]
+        if grown < 0.0 and wraps_at is not None:
+            grown += wraps_at
+        return None if grown < 0.0 else (grown, at_s - before[1])
 
-    def per_s(self, counter: str, value: float | None, at_s: float) -> float | None:
+    def per_s(
+        self, counter: str, value: float | None, at_s: float, *, wraps_at: float | None = None
+    ) -> float | None:
         """Rate of the counter in units per second; None as in `delta`."""
-        grown = self.delta(counter, value, at_s)
+        grown = self.delta(counter, value, at_s, wraps_at=wraps_at)
         return None if grown is None else grown[0] / grown[1]
 
 
@@ -103,6 +116,7 @@ class FrameAssembler:
         self._meter = RateMeter()
         self._devices: dict[str, dict[str, RateMeter]] = {}
         self._last_s: float | None = None
+        self._nvidia_gpus = 0
 
     def assemble(
         self,
@@ -122,10 +136,11 @@ class FrameAssembler:
         self._last_s = monotonic_s
         hwmon = _as(HwmonReading, readings.get("hwmon"))
         zones = _as(ThermalZonesReading, readings.get("thermal_zones"))
-        gpu = _as(GpuReading, readings.get("nvml"))
+        nvidia = _as(GpuReading, readings.get("nvml"))
         cpu = self._cpu(readings.get("cpu"), _cpu_temperature(hwmon, zones))
         memory = readings.get("memory")
-        gpus = None if gpu is None or not gpu.gpus else gpu.gpus
+        gpus = self._gpus(readings.get("nvml"), readings.get("amdgpu"))
+        fpga = readings.get("fpga")
         cgroup = self._dominant_cgroup(readings.get("cgroup"), cpu)
         return TelemetryFrame(
             node=self.node,
@@ -141,17 +156,19 @@ class FrameAssembler:
             pressure=self._pressure(readings.get("pressure")),
             disk=self._disk(readings.get("disk")),
             network=self._network(readings.get("network")),
-            power=None
-            if hwmon is None or hwmon.core_volts is None
-            else PowerSample(core_volts=hwmon.core_volts),
+            power=self._power(
+                readings.get("rapl"), _as(PowerSupplyReading, readings.get("power_supply")), hwmon
+            ),
+            limits=self._limits(readings.get("limits")),
             thermal=_joined(
                 None if hwmon is None else hwmon.temperatures, None if zones is None else zones.temperatures
             ),
             fans=None if hwmon is None else hwmon.fans or None,
             voltages=None if hwmon is None else hwmon.voltages or None,
             gpus=gpus,
-            gpu_driver_error=None if gpu is None else gpu.driver_error,
+            gpu_driver_error=None if nvidia is None else nvidia.driver_error,
             work=utilization_work(cpu, gpus, target=self.work_target, cgroup=cgroup),
+            fpga=fpga.value if fpga is not None and isinstance(fpga.value, FpgaMetrics) else None,
         )
 
     def _cpu(self, reading: Reading | None, temperature: TemperatureSample | None) -> CpuSample | None:
@@ -167,12 +184,14 @@ class FrameAssembler:
             utilization_ratio=utilization,
             frequency_hz=value.frequency_hz,
             frequency_max_hz=value.frequency_max_hz,
+            core_frequencies_hz=value.core_frequencies_hz,
             load_1m=value.load_1m,
             context_switches_per_s=self._meter.per_s("cpu.context_switches", value.context_switches, at_s),
             temperature_celsius=None if temperature is None else temperature.temperature_celsius,
             temperature_max_celsius=None
             if temperature is None
             else temperature.critical_celsius or temperature.max_celsius,
+            throttles_per_s=self._meter.per_s("cpu.throttles", value.throttles, at_s),
         )
 
     def _pressure(self, reading: Reading | None) -> PressureSample | None:
@@ -205,15 +224,85 @@ class FrameAssembler:
         if reading is None or not isinstance(reading.value, NetworkReading):
             return None
         at_s = reading.at_s
-        receive, transmit, errors = [], [], []
+        receive, transmit, errors, drops = [], [], [], []
         meters = self._meters("network", reading.value.interfaces)
         for name, counters in reading.value.interfaces.items():
             receive.append(meters[name].per_s("receive", counters.receive_bytes, at_s))
             transmit.append(meters[name].per_s("transmit", counters.transmit_bytes, at_s))
             errors.append(meters[name].per_s("errors", counters.errors, at_s))
+            drops.append(meters[name].per_s("drops", counters.drops, at_s))
         return NetworkSample(
-            receive_bytes_per_s=_sum(receive), transmit_bytes_per_s=_sum(transmit), errors_per_s=_sum(errors)
+            receive_bytes_per_s=_sum(receive),
+            transmit_bytes_per_s=_sum(transmit),
+            errors_per_s=_sum(errors),
+            drops_per_s=_sum(drops),
         )
+
+    def _power(
+        self, energy: Reading | None, supply: PowerSupplyReading | None, hwmon: HwmonReading | None
+    ) -> PowerSample | None:
+        sample = PowerSample(
+            package_watts=self._package_watts(energy),
+            core_volts=None if hwmon is None else hwmon.core_volts,
+            on_mains=None if supply is None else supply.on_mains,
+            battery_ratio=None if supply is None else supply.battery_ratio,
+        )
+        return None if sample == PowerSample() else sample
+
+    def _package_watts(self, reading: Reading | None) -> float | None:
+        if reading is None or not isinstance(reading.value, EnergyReading):
+            return None
+        packages = reading.value.packages
+        meters = self._meters("rapl", packages)
+        microwatts = [
+            meters[name].per_s("energy", used_uj, reading.at_s, wraps_at=wraps_at_uj)
+            for name, (used_uj, wraps_at_uj) in packages.items()
+        ]
+        # One package of two would look like a machine that saves power.
+        known = [power for power in microwatts if power is not None]
+        return sum(known) / 1e6 if known and len(known) == len(microwatts) else None
+
+    def _limits(self, reading: Reading | None) -> LimitsSample | None:
+        if reading is None or not isinstance(reading.value, LimitsReading):
+            return None
+        value, at_s = reading.value, reading.at_s
+        periods = self._meter.delta("limits.periods", value.cpu_periods, at_s)
+        throttled = self._meter.delta("limits.throttled", value.cpu_throttled_periods, at_s)
+        share = None
+        if periods is not None and throttled is not None:
+            # No period has passed where nothing ran.
+            share = min(throttled[0] / periods[0], 1.0) if periods[0] else 0.0
+        used = None
+        if value.memory_limit_bytes and value.memory_used_bytes is not None:
+            used = min(value.memory_used_bytes / value.memory_limit_bytes, 1.0)
+        return LimitsSample(
+            cpu_limit_cores=value.cpu_limit_cores,
+            cpu_throttled_ratio=share,
+            memory_limit_bytes=value.memory_limit_bytes,
+            memory_used_ratio=used,
+        )
+
+    def _gpus(self, nvidia: Reading | None, amd: Reading | None) -> tuple[GpuSample, ...] | None:
+        """All GPUs; those of AMD are numbered after as many of NVIDIA as there ever were."""
+        gpus: list[GpuSample] = []
+        if nvidia is not None and isinstance(nvidia.value, GpuReading):
+            reading = nvidia.value
+            meters = self._meters("pcie", (str(index) for index in reading.pcie))
+            for gpu in reading.gpus:
+                self._nvidia_gpus = max(self._nvidia_gpus, gpu.index + 1)
+                if counters := reading.pcie.get(gpu.index):
+                    meter = meters[str(gpu.index)]
+                    rates = {
+                        "pcie_receive_bytes_per_s": meter.per_s("rx", counters.receive_bytes, nvidia.at_s),
+                        "pcie_transmit_bytes_per_s": meter.per_s("tx", counters.transmit_bytes, nvidia.at_s),
+                    }
+                    gpus.append(gpu.model_copy(update=rates))
+                else:
+                    gpus.append(gpu)
+        if amd is not None and isinstance(amd.value, GpuReading):
+            first = self._nvidia_gpus
+            gpus += [gpu.model_copy(update={"index": first + gpu.index}) for gpu in amd.value.gpus]
+        return tuple(gpus) or None
 
     def _dominant_cgroup(self, reading: Reading | None, cpu: CpuSample | None) -> str | None:
         if reading is None or not isinstance(reading.value, CgroupReading):

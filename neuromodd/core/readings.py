@@ -22,16 +22,31 @@ class DiskCounters(NamedTuple):
 
 
 class InterfaceCounters(NamedTuple):
-    """One network interface since it came up; errors are those of both directions."""
+    """One network interface since it came up; errors and drops are those of both directions."""
 
     receive_bytes: int
     transmit_bytes: int
     errors: int
+    drops: int = 0
+
+
+class EnergyCounter(NamedTuple):
+    """Energy that one processor package has used, in microjoules; after `wraps_at` the counter is 0 again."""
+
+    used_uj: int
+    wraps_at_uj: int
+
+
+class PcieCounters(NamedTuple):
+    """Bytes over the PCIe link of one GPU, as the GPU sees them."""
+
+    receive_bytes: int
+    transmit_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuReading:
-    """Processor time in clock ticks since boot, and what /proc and cpufreq say right now."""
+    """Processor time in clock ticks and throttle events since boot, and what holds right now."""
 
     busy_ticks: int | None = None
     total_ticks: int | None = None
@@ -39,6 +54,8 @@ class CpuReading:
     load_1m: float | None = None
     frequency_hz: float | None = None
     frequency_max_hz: float | None = None
+    core_frequencies_hz: tuple[float | None, ...] | None = None
+    throttles: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +104,51 @@ class ThermalZonesReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyReading:
+    """Counters by package (`package-0`)."""
+
+    packages: Mapping[str, EnergyCounter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSupplyReading:
+    """Mains and batteries; None for what the machine does not have."""
+
+    on_mains: bool | None = None
+    battery_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsReading:
+    """The tightest limits of this process's control groups; None where none is set.
+
+    Attributes:
+        cpu_limit_cores: quota / period.
+        cpu_periods: periods since the group with that quota was made.
+        cpu_throttled_periods: those of them that ran into the quota.
+        memory_limit_bytes: the limit.
+        memory_used_bytes: what the group with that limit uses.
+    """
+
+    cpu_limit_cores: float | None = None
+    cpu_periods: int | None = None
+    cpu_throttled_periods: int | None = None
+    memory_limit_bytes: int | None = None
+    memory_used_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """All GPUs of one driver; `driver_error` when there is a driver but it can't be asked."""
+    """All GPUs of one driver; `driver_error` when there is a driver but it can't be asked.
+
+    Attributes:
+        gpus: values of now.
+        pcie: counters by the GPU's index, where the driver has them.
+        driver_error: the driver's word for the reason.
+    """
 
     gpus: tuple[GpuSample, ...] = ()
+    pcie: Mapping[int, PcieCounters] = field(default_factory=dict)
     driver_error: str | None = None
 
 

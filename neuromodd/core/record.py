@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from neuromodd.errors import InvalidRecordError, shortened
 
@@ -17,6 +18,22 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 
 TEXT_LIMIT = 65_536
 """Characters that one text of a record may have."""
+
+FIRST_FRAME = "first frame"
+"""When a rate is null: it needs an earlier reading."""
+
+
+def measured(source: str, *, needs: str = "", null: str = "", **bounds: Any) -> Any:  # noqa: ANN401 - as Field
+    """A field that is None unless it was measured.
+
+    Args:
+        source: the file, call or reading that it comes from.
+        needs: what a host must have for it.
+        null: when it is null although the host has all that.
+        bounds: as of `pydantic.Field`.
+    """
+    notes: JsonDict = {"needs": needs or None, "null_when": null or None}
+    return Field(default=None, description=source, json_schema_extra=notes, **bounds)
 
 
 def describe_faults(error: ValidationError) -> list[tuple[str, object, str]]:

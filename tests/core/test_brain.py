@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from neuromodd.core.brain import Brain, BrainParameters, Phasic, Tick
-from neuromodd.core.diagnostics import FaultClass, FaultParameters, FpgaMetrics
+from neuromodd.core.diagnostics import FaultClass, FaultParameters
+from neuromodd.core.fpga import FpgaMetrics
 from neuromodd.core.frame import (
     CpuSample,
     GpuSample,

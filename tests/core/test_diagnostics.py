@@ -1,4 +1,4 @@
-"""Faults: their codes, the rules, how long they hold; FPGA timing as stress."""
+"""Faults: their codes, the rules, how long they hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from neuromodd.core.diagnostics import (
     FaultClass,
     FaultMonitor,
     FaultParameters,
-    FpgaMetrics,
     classify,
 )
 from neuromodd.core.frame import GpuSample, TelemetryFrame
@@ -177,12 +176,3 @@ def test_evidence_keeps_the_kind_of_its_value() -> None:
         '{"reading":"c","value":"1.0","rule":"r"}]}'
     )
     assert [type(evidence.value) for evidence in fault.evidence] == [bool, float, str]
-
-
-@pytest.mark.parametrize(
-    ("wns_ns", "stress"), [(None, None), (1.0, 0.0), (0.0, 0.0), (-2.5, 0.5), (-5.0, 1.0), (-1e300, 1.0)]
-)
-def test_fpga_stress_is_the_missing_slack_over_five_nanoseconds(
-    wns_ns: float | None, stress: float | None
-) -> None:
-    assert FpgaMetrics(wns_ns=wns_ns).stress == stress

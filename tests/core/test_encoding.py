@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from neuromodd.core.diagnostics import FpgaMetrics
 from neuromodd.core.encoding import CHANNELS, DRIVES, drives, encode
+from neuromodd.core.fpga import FpgaMetrics
 from neuromodd.core.frame import (
     CpuSample,
     DiskSample,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from neuromodd.core.brain import BrainParameters
-from neuromodd.core.diagnostics import Evidence, Fault, FaultClass, FpgaMetrics
+from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
+from neuromodd.core.fpga import FpgaMetrics
 from neuromodd.core.frame import GpuSample, TelemetryFrame
 from neuromodd.core.modulators import NeuroModulators, Setpoints
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron, PoissonEncoder
