@@ -45,7 +45,7 @@ def build_sensors(settings: Settings) -> list[Sensor]:
         HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail),
         ThermalZonesSensor(sysfs_root=sysfs),
         CgroupSensor(sysfs_root=sysfs),
-        NvmlSensor(),
+        NvmlSensor(sysfs_root=sysfs),
     ]
     return [sensor for sensor in sensors if sensor.name not in options.disabled]
 

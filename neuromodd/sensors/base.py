@@ -2,7 +2,8 @@
 
 A sensor may block: SMBus, a dead GPU, a network file system. Each has a deadline. One that misses it is
 left behind with the thread that it holds, a new thread goes on with the others, and the sensor is not
-asked again until it has returned; so there is never more than one stuck thread a sensor.
+asked again until it has returned; so there is never more than one stuck thread a sensor. A sensor of many
+devices may name a successor that goes on without the one that hangs: then it is one a device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import structlog
 
@@ -48,6 +49,17 @@ class Sensor(Protocol):
         """Let go of descriptors and libraries."""
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A sensor of several devices, of which one may hang."""
+
+    def successor(self) -> Sensor | None:
+        """A sensor for the devices that this one does not hang on; None if there is no telling.
+
+        Called from another thread than the one that hangs.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorStatus:
     """How a sensor is; `duration_ms` is how long its last reading took."""
@@ -72,7 +84,7 @@ class Sampler:
         self._deadline_s = deadline_s
         self._clock = clock
         self._worker = _Worker()
-        self._stuck: set[str] = set()
+        self._stuck: set[Sensor] = set()
         self._absent_until_s: dict[str, float] = {}
         self.statuses: dict[str, SensorStatus] = {}
 
@@ -82,7 +94,7 @@ class Sampler:
         todo = [
             sensor
             for name, sensor in self._sensors.items()
-            if name not in self._stuck and self._absent_until_s.get(name, now_s) <= now_s
+            if sensor not in self._stuck and self._absent_until_s.get(name, now_s) <= now_s
         ]
         readings: dict[str, Reading] = {}
         while todo:
@@ -107,7 +119,7 @@ class Sampler:
 
     def close(self) -> None:
         """Let the thread close the sensors and end; does not wait for it."""
-        self._worker.stop([sensor for name, sensor in self._sensors.items() if name not in self._stuck])
+        self._worker.stop([sensor for sensor in self._sensors.values() if sensor not in self._stuck])
 
     def _note(self, outcome: _Outcome) -> None:
         before = self.statuses.get(outcome.name)
@@ -125,15 +137,20 @@ class Sampler:
         )
 
     def _leave_behind(self, name: str) -> None:
-        self._stuck.add(name)
+        sensor = self._sensors[name]
+        heir = sensor.successor() if isinstance(sensor, Divisible) else None
+        if heir is None:
+            self._stuck.add(sensor)
+        else:
+            self._sensors[name] = heir
         self._worker = _Worker()
         before = self.statuses.get(name)
         error = f"no answer within {self._deadline_s} s"
         failures = 1 if before is None else before.failures + 1
         self._set(name, SensorStatus(state="hung", error=error, failures=failures))
 
-    def _returned(self, name: str) -> None:
-        self._stuck.discard(name)
+    def _returned(self, sensor: Sensor) -> None:
+        self._stuck.discard(sensor)
 
     def _set(self, name: str, status: SensorStatus) -> None:
         before = self.statuses.get(name)
@@ -167,7 +184,7 @@ class _Job:
         sensors: Sequence[Sensor],
         clock: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
-        returned: Callable[[str], None],
+        returned: Callable[[Sensor], None],
     ) -> None:
         self._sensors = sensors
         self._clock = clock
@@ -208,7 +225,7 @@ class _Job:
             with self._lock:
                 self._current = None
                 if self._abandoned:
-                    self._call(partial(self._returned, sensor.name))
+                    self._call(partial(self._returned, sensor))
                     return False
                 self.outcomes.append(outcome)
         self._call(self._done.set)

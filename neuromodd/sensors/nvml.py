@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, count
+from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from neuromodd.core.frame import GpuSample
-from neuromodd.core.readings import GpuReading
+from neuromodd.core.readings import GpuReading, PcieCounters
 from neuromodd.errors import SensorAbsentError, SensorError
+from neuromodd.sensors import nvml_questions as ask
 from neuromodd.sensors.files import Rescan
+from neuromodd.sensors.nvml_devices import Backoff, Device
+from neuromodd.sensors.pci import PciGpu, find_gpus
 
 _LIBRARY = "libnvidia-ml.so.1"
-_FIRST_BACKOFF_S = 5.0
-_LONGEST_BACKOFF_S = 60.0
+_VENDOR, _DRIVER = "0x10de", "nvidia"
+_SELDOM_S = 10.0
 
 # Nothing can be asked until the library is initialised again.
 _DRIVER_FAULTS = frozenset({"Uninitialized", "DriverNotLoaded", "LibRmVersionMismatch"})
@@ -27,13 +34,21 @@ _DEVICE_FAULTS = frozenset({"GpuIsLost", "ResetRequired", "Timeout"})
 # A device that is lost may answer this to all questions, a healthy one answers it to some for ever.
 _UNKNOWN = "Unknown"
 
-# All bits set is how the library writes "not available" into a number.
-_NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
+# An answer that will not be another next time.
+_NEVER = frozenset({"NotSupported", "FunctionNotFound"})
 
-# Below 0 degrees the library's unsigned number wraps.
-_HOTTEST_CELSIUS = 200
+_CORRUPTED = "CorruptedInforom"
+_MISMATCH = "LibRmVersionMismatch"
 
-_Values = Mapping[str, Any]
+# A reading of PCIe throughput is a measurement of 20 ms, in the library, a direction and device. With many
+# devices they take turns.
+_THROUGHPUT_BUDGET_S = 0.05
+
+_Place = str | int
+"""Where a device is: its PCI address, or its index in the library where sysfs does not tell."""
+
+_XIDS_AT_ONCE = 32
+"""Errors of the driver that one reading takes; the rest waits for the next."""
 
 
 class NvmlFaultError(SensorError):
@@ -48,218 +63,376 @@ class NvmlFaultError(SensorError):
         super().__init__(f"{function}: {word}")
 
 
-class Question(NamedTuple):
-    """A call for one device and the fields of GpuSample that its answer fills.
-
-    Attributes:
-        function: its name in pynvml.
-        constants: the names in pynvml of what it is passed after the device.
-        fields: makes the fields of the answer; None where the answer is no measurement.
-    """
-
-    function: str
-    constants: tuple[str, ...]
-    fields: Callable[[Any], _Values]
-
-
-class _Memory(Protocol):
-    used: int
-    total: int
-
-
-def _ratio(percent: int) -> float | None:
-    return None if percent in _NOT_AVAILABLE else percent / 100
-
-
-def _busy_ratio(percent: int) -> float | None:
-    return percent / 100 if percent <= 100 else None  # noqa: PLR2004 - per cent
-
-
-def _celsius(degrees: int) -> float | None:
-    return float(degrees) if degrees <= _HOTTEST_CELSIUS else None
-
-
-def _watts(milliwatts: int) -> float | None:
-    return None if milliwatts in _NOT_AVAILABLE else milliwatts / 1e3
-
-
-def _hertz(megahertz: int) -> float | None:
-    return None if megahertz in _NOT_AVAILABLE else megahertz * 1e6
-
-
-def _memory(info: _Memory) -> _Values:
-    # What the driver reserves counts as used here, so that a full memory reads 1.
-    known = info.total not in _NOT_AVAILABLE and info.used <= info.total
-    return {"memory_used_bytes": info.used, "memory_total_bytes": info.total} if known else {}
-
-
-# What stays as it is. A limit of 0 is one that the device does not have.
-_ONCE = (
-    Question("nvmlDeviceGetUUID", (), lambda uuid: {"uuid": uuid}),
-    Question("nvmlDeviceGetName", (), lambda name: {"name": name}),
-    Question(
-        "nvmlDeviceGetTemperatureThreshold",
-        ("NVML_TEMPERATURE_THRESHOLD_SLOWDOWN",),
-        lambda degrees: {"slowdown_celsius": _celsius(degrees) or None},
-    ),
-    Question(
-        "nvmlDeviceGetMaxClockInfo",
-        ("NVML_CLOCK_SM",),
-        lambda megahertz: {"sm_clock_max_hz": _hertz(megahertz) or None},
-    ),
-)
-
-_EACH_TIME = (
-    Question(
-        "nvmlDeviceGetUtilizationRates", (), lambda rates: {"utilization_ratio": _busy_ratio(rates.gpu)}
-    ),
-    Question("nvmlDeviceGetMemoryInfo", (), _memory),
-    Question(
-        "nvmlDeviceGetTemperature",
-        ("NVML_TEMPERATURE_GPU",),
-        lambda degrees: {"temperature_celsius": _celsius(degrees)},
-    ),
-    Question("nvmlDeviceGetPowerUsage", (), lambda milliwatts: {"power_watts": _watts(milliwatts)}),
-    Question(
-        "nvmlDeviceGetEnforcedPowerLimit",
-        (),
-        lambda milliwatts: {"power_limit_watts": _watts(milliwatts) or None},
-    ),
-    Question(
-        "nvmlDeviceGetClockInfo", ("NVML_CLOCK_SM",), lambda megahertz: {"sm_clock_hz": _hertz(megahertz)}
-    ),
-    Question("nvmlDeviceGetFanSpeed", (), lambda percent: {"fan_ratio": _ratio(percent)}),
-)
-
-
-@dataclass(slots=True)
-class _Device:
-    """One GPU; what does not change is remembered for as long as the driver counts it."""
-
-    index: int
-    handle: object | None = None
-    constant: dict[str, Any] = field(default_factory=dict)
-
-    def sample(self, values: _Values) -> GpuSample:
-        return GpuSample(index=self.index, **self.constant, **values)
-
-    def lost(self) -> GpuSample:
-        self.handle = None
-        uuid, name = self.constant.get("uuid"), self.constant.get("name")
-        return GpuSample(index=self.index, uuid=uuid, name=name, lost=True)
+class SupersededError(SensorError):
+    """A call came back after another sensor has taken this one's place."""
 
 
 class NvmlSensor:
     """Every NVIDIA GPU of the host.
 
-    A question that a device or an older driver does not answer leaves its fields None. While the
-    driver can't be asked at all, it is initialised again after 5 s, doubling to 60 s.
+    A question that a device or an older driver does not answer leaves its fields None. While the driver
+    can't be asked, or a device is lost, the library is initialised again after 5 s, doubling to 60 s. A
+    device that sleeps is not asked. One whose call hangs is left to the sensor that hangs with it: its
+    `successor` reads the others.
+
+    Args:
+        sysfs_root: the host's /sys: where the devices are, and whether they sleep.
+        clock: monotonic seconds.
+        trace: is told each call of the library with its device, arguments and answer or error.
     """
 
     name = "nvml"
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        sysfs_root: Path,
+        clock: Callable[[], float] = time.monotonic,
+        trace: Callable[[str, tuple[object, ...], object], None] | None = None,
+    ) -> None:
+        self._sysfs_root = sysfs_root
         self._clock = clock
+        self._trace = trace
         self._nvml: ModuleType | None = None
         self._initialised = False
-        self._devices: list[_Device] = []
-        self._recount = Rescan(clock)
-        self._backoff_s = _FIRST_BACKOFF_S
-        self._retry_s: float | None = None
+        self._devices: dict[str | int, Device] = {}
+        self._rescan = Rescan(clock)
+        self._driver = Backoff(clock)
+        self._losses = Backoff(clock)
         self._driver_error: str | None = None
+        self._events: Any = None
+        self._turn = 0
+        # Devices whose calls have not come back; shared with the sensors that come after this one.
+        self._hung: set[int] = set()
+        self._lock = threading.Lock()
+        self._asking: int | None = None
+        self._superseded = threading.Event()
 
     def read(self) -> GpuReading:
         """Ask every GPU; one that is lost says so and does not hide the others.
 
         Raises:
             SensorAbsentError: there is no driver library, or the driver has no GPU.
+            SupersededError: the call that hung came back; its successor has long gone on.
         """
+        if self._driver.waiting:
+            return GpuReading(driver_error=self._driver_error)
         if self._nvml is None:
             self._nvml = _load()
-        if self._retry_s is not None and self._clock() < self._retry_s:
-            return GpuReading(driver_error=self._driver_error)
         try:
-            self._prepare()
-            gpus = tuple(self._sample(device) for device in self._devices)
+            self._look_around()
+            self._collect_xids()
+            reading = self._reading()
         except NvmlFaultError as fault:
             return self._back_off(fault)
-        self._backoff_s, self._retry_s = _FIRST_BACKOFF_S, None
-        if not gpus:
+        except SupersededError:
+            self.close()
+            raise
+        self._driver.end()
+        self._driver_error = None
+        if not reading.gpus:
             # A GPU that comes later is seen only by a library that is initialised anew.
             self.close()
             raise SensorAbsentError("nvml: the driver has no GPU")
-        return GpuReading(gpus=gpus)
+        return reading
+
+    def successor(self) -> NvmlSensor | None:
+        """Another sensor, for all devices but the one that this sensor hangs on; None if it hangs elsewhere.
+
+        Called from another thread than the one that hangs.
+        """
+        with self._lock:
+            if self._asking is None:
+                return None
+            self._hung.add(self._asking)
+            self._superseded.set()
+        heir = NvmlSensor(sysfs_root=self._sysfs_root, clock=self._clock, trace=self._trace)
+        heir._hung = self._hung
+        heir._devices = {
+            place: Device(
+                device.index,
+                device.pci,
+                identity=device.identity,
+                seen=device.seen,
+                inforom_asked=device.inforom_asked,
+            )
+            for place, device in self._devices.items()
+        }
+        return heir
 
     def close(self) -> None:
         """Shut the library down; a later read initialises it again."""
+        for device in self._devices.values():
+            device.handle, device.xids = None, None
+            if device.pci is not None:
+                device.pci.close()
         if not self._initialised:
             return
         self._initialised = False
-        for device in self._devices:
-            device.handle = None
-        try:
+        events, self._events = self._events, None
+        # It refuses when the driver is gone: then there is nothing left to shut down.
+        if events is not None:
+            with suppress(NvmlFaultError):
+                self._call("nvmlEventSetFree", events)
+        with suppress(NvmlFaultError):
             self._call("nvmlShutdown")
-        except NvmlFaultError:
-            # It refuses when the driver is gone: then there is nothing left to shut down.
-            return
 
-    def _prepare(self) -> None:
-        is_due = self._recount.due()
-        if self._initialised and not is_due:
+    # Finding devices
+
+    def _look_around(self) -> None:
+        """Find the devices, where it is time to."""
+        if self._losses.due:
+            # What was reset is reached only by a library that is initialised anew.
+            self.close()
+        is_due = self._rescan.due()
+        if self._devices and not is_due and (self._initialised or self._all_asleep()):
             return
-        if not self._initialised:
-            self._call("nvmlInit")
-            self._initialised = True
-        known = self._devices
-        count = self._call("nvmlDeviceGetCount")
-        self._devices = [known[i] if i < len(known) else _Device(i) for i in range(count)]
-        for device in self._devices:
-            device.handle = None
+        found: dict[_Place, PciGpu | None] = {
+            gpu.address: gpu for gpu in find_gpus(self._sysfs_root, vendor=_VENDOR, driver=_DRIVER)
+        }
+        if found:
+            if found.keys() - self._devices.keys():
+                # One that was plugged in, likewise.
+                self.close()
+            self._keep(found)
+            if self._all_asleep():
+                return
+        self._initialise()
+        counted = self._call("nvmlDeviceGetCount")
+        if found:
+            self._attach_all()
+        if not found or (counted and not self._devices):
+            # A container may be shown no addresses, or such as mean nothing to its driver.
+            self._keep(dict.fromkeys(range(counted)))
+            self._attach_all()
+        if not any(device.fault for device in self._devices.values()):
+            self._losses.end()
+
+    def _initialise(self) -> None:
+        if self._initialised:
+            return
+        self._call("nvmlInit")
+        self._initialised = True
+        self._events = self._ask("nvmlEventSetCreate")
+
+    def _all_asleep(self) -> bool:
+        return all(device.pci is not None and device.pci.suspended() for device in self._devices.values())
+
+    def _keep(self, places: Mapping[_Place, PciGpu | None]) -> None:
+        """Know the devices at `places` and no others; each keeps its number for as long as it is known."""
+        known, self._devices = self._devices, {}
+        for device in known.values():
+            if device.pci is not None:
+                device.pci.close()
+        taken = {device.index for place, device in known.items() if place in places}
+        for order, (place, pci) in enumerate(places.items()):
+            device = known.get(place) or Device(next(n for n in chain([order], count()) if n not in taken))
+            taken.add(device.index)
+            device.pci = pci
+            if pci is not None:
+                device.identity["pci_bus_id"] = pci.address
+            self._devices[place] = device
+
+    def _attach_all(self) -> None:
+        for device in self._devices.values():
+            self._attach(device)
+        # What the driver never had is not lost: it is another container's, or another driver's.
+        self._keep({place: device.pci for place, device in self._devices.items() if device.seen})
+
+    def _attach(self, device: Device) -> None:
+        """Get the device's handle and what stays as it is; a device that sleeps is left alone."""
+        if device.index in self._hung or (device.pci is not None and device.pci.suspended()):
+            device.seen = True
+            return
+        try:
+            with self._at(device):
+                if device.pci is None:
+                    device.handle = self._call("nvmlDeviceGetHandleByIndex", device.index)
+                else:
+                    device.handle = self._call("nvmlDeviceGetHandleByPciBusId", device.pci.address)
+                self._introduce(device)
+        except NvmlFaultError as fault:
+            self._lose(device, fault)
+        else:
+            device.fault, device.seen = None, True
+
+    def _introduce(self, device: Device) -> None:
+        """Ask what stays as it is."""
+        device.never.clear()
+        device.seldom_due_s = 0.0
+        device.constant = self._answers(device, ask.ONCE)
+        device.identity |= {name: device.constant.pop(name, None) for name in ("uuid", "name")}
+        if device.pci is None and (info := self._ask("nvmlDeviceGetPciInfo", device.handle)):
+            device.identity["pci_bus_id"] = _as_in_sysfs(info.busId)
+        if not device.inforom_asked:
+            # Noted before: it reads a memory on the board, and may hang there.
+            device.inforom_asked = True
+            device.identity["inforom_valid"] = self._inforom_valid(device)
+        if self._events is not None and device.xids is None:
+            critical = getattr(self._nvml, "nvmlEventTypeXidCriticalError")  # noqa: B009 - untyped
+            with suppress(NvmlFaultError):
+                self._call("nvmlDeviceRegisterEvents", device.handle, critical, self._events)
+                device.xids = []
+
+    def _inforom_valid(self, device: Device) -> bool | None:
+        try:
+            self._call("nvmlDeviceValidateInforom", device.handle)
+        except NvmlFaultError as fault:
+            return False if fault.word == _CORRUPTED else None
+        return True
+
+    def _lose(self, device: Device, fault: NvmlFaultError) -> None:
+        """Note that a device is lost.
+
+        Raises:
+            NvmlFaultError: it is the driver that is.
+        """
+        if fault.word in _DRIVER_FAULTS:
+            raise fault
+        device.handle = None
+        device.seen = device.seen or fault.word in _DEVICE_FAULTS or fault.word in (_UNKNOWN, _CORRUPTED)
+        device.fault = fault.word if device.seen else None
+        if device.fault is not None and not self._losses.waiting:
+            self._losses.begin()
 
     def _back_off(self, fault: NvmlFaultError) -> GpuReading:
         self.close()
+        if fault.word == _MISMATCH and not self._hung:
+            # The driver was replaced, and the library in memory is still that of the old one.
+            _unload(self._nvml)
+            self._nvml = None
         self._driver_error = fault.word
-        self._retry_s = self._clock() + self._backoff_s
-        self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S)
+        self._driver.begin()
         return GpuReading(driver_error=fault.word)
 
-    def _sample(self, device: _Device) -> GpuSample:
-        try:
-            if device.handle is None:
-                device.handle = self._ask("nvmlDeviceGetHandleByIndex", device.index)
-                device.constant.update(self._answers(device.handle, _ONCE))
-            return device.sample(self._answers(device.handle, _EACH_TIME))
-        except NvmlFaultError as fault:
-            if fault.word in _DRIVER_FAULTS:
-                raise
-            return device.lost()
+    # Asking
 
-    def _answers(self, handle: object | None, questions: Iterable[Question]) -> dict[str, Any]:
+    @contextmanager
+    def _at(self, device: Device) -> Iterator[None]:
+        """Whoever hangs in here hangs on `device`."""
+        with self._lock:
+            if self._superseded.is_set():
+                raise SupersededError("nvml: another sensor has gone on")
+            self._asking = device.index
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking = None
+                if self._superseded.is_set():
+                    self._hung.discard(device.index)
+
+    def _reading(self) -> GpuReading:
+        gpus: list[GpuSample] = []
+        pcie: dict[int, PcieCounters] = {}
+        uncounted: list[Device] = []
+        for device in self._devices.values():
+            sample, counters = self._sample(device)
+            gpus.append(sample)
+            if counters is not None:
+                pcie[device.index] = counters
+            elif device.handle is not None:
+                uncounted.append(device)
+        throughput = self._throughput(uncounted)
+        if throughput:
+            gpus = [gpu.model_copy(update=throughput.get(gpu.index, {})) for gpu in gpus]
+        return GpuReading(gpus=tuple(gpus), pcie=pcie)
+
+    def _sample(self, device: Device) -> tuple[GpuSample, PcieCounters | None]:
+        if device.index in self._hung:
+            return device.bare(hung=True), None
+        if device.pci is not None and device.pci.suspended():
+            return device.bare(suspended=True), None
+        if device.handle is None and device.fault is None:
+            # It has slept until now.
+            self._attach(device)
+        if device.handle is not None:
+            try:
+                with self._at(device):
+                    values, counters = self._values(device)
+            except NvmlFaultError as fault:
+                self._lose(device, fault)
+            else:
+                known = device.identity | device.constant | device.seldom | values
+                return GpuSample(index=device.index, xid_errors=device.take_xids(), **known), counters
+        return device.bare(lost=True, fault=device.fault, xid_errors=device.take_xids()), None
+
+    def _values(self, device: Device) -> tuple[dict[str, Any], PcieCounters | None]:
+        values = self._answers(device, ask.EACH_TIME)
+        numbers = self._numbers(device, ask.FIELDS_EACH_TIME)
+        values["memory_temperature_celsius"] = ask.celsius(numbers.get(ask.MEMORY_TEMPERATURE))
+        if self._clock() >= device.seldom_due_s:
+            device.seldom_due_s = self._clock() + _SELDOM_S
+            memory = ask.reliability(self._numbers(device, ask.FIELDS_SELDOM))
+            device.seldom = self._answers(device, ask.SELDOM) | memory
+        if device.seldom.get("mig_enabled"):
+            values |= dict.fromkeys(ask.UNKNOWN_UNDER_MIG)
+        received, sent = numbers.get(ask.PCIE_RECEIVE), numbers.get(ask.PCIE_TRANSMIT)
+        return values, None if received is None or sent is None else PcieCounters(received, sent)
+
+    def _throughput(self, devices: Sequence[Device]) -> dict[int, dict[str, float | None]]:
+        """PCIe rates where there are no counters, by index; of some devices, if there are many."""
+        began_s = self._clock()
+        rates: dict[int, dict[str, float | None]] = {}
+        for _ in devices:
+            if self._clock() - began_s > _THROUGHPUT_BUDGET_S:
+                break
+            self._turn += 1
+            device = devices[self._turn % len(devices)]
+            with suppress(NvmlFaultError), self._at(device):
+                rates[device.index] = self._answers(device, ask.THROUGHPUT)
+        return rates
+
+    def _answers(self, device: Device, questions: Iterable[ask.Question]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         unknown: NvmlFaultError | None = None
-        if handle is None:
-            return values
         for question in questions:
+            asked = (question.function, question.constants)
+            if asked in device.never:
+                continue
             constants = [getattr(self._nvml, constant) for constant in question.constants]
             try:
-                answer = self._ask(question.function, handle, *constants)
+                answer = self._call(question.function, device.handle, *constants)
             except NvmlFaultError as fault:
-                if fault.word != _UNKNOWN:
+                if fault.word in _DRIVER_FAULTS or fault.word in _DEVICE_FAULTS:
                     raise
-                unknown = fault
-                continue
-            if answer is not None:
+                if fault.word in _NEVER:
+                    device.never.add(asked)
+                if fault.word == _UNKNOWN:
+                    unknown = fault
+            else:
                 values.update(question.fields(answer))
         if unknown is not None and not values:
             raise unknown
         return values
+
+    def _numbers(self, device: Device, fields: tuple[int, ...]) -> dict[int, int]:
+        answer = self._ask("nvmlDeviceGetFieldValues", device.handle, fields)
+        return {} if answer is None else ask.field_numbers(answer)
+
+    def _collect_xids(self) -> None:
+        """Give each device the errors that its driver has reported since the last time."""
+        if self._events is None or self._all_asleep():
+            return
+        devices = {_address(device.handle): device for device in self._devices.values() if device.handle}
+        for _ in range(_XIDS_AT_ONCE):
+            try:
+                event = self._call("nvmlEventSetWait", self._events, 0)
+            except NvmlFaultError as fault:
+                if fault.word in _DRIVER_FAULTS:
+                    raise
+                # Usually a timeout: there is none, or no other.
+                return
+            device = devices.get(_address(event.device))
+            if device is not None and device.xids is not None:
+                device.xids.append(event.eventData)
 
     def _ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml is untyped
         """The answer to a call; None if this device, this user or this driver has none."""
         try:
             return self._call(function, *arguments)
         except NvmlFaultError as fault:
-            if fault.word in _DRIVER_FAULTS or fault.word in _DEVICE_FAULTS or fault.word == _UNKNOWN:
+            if fault.word in _DRIVER_FAULTS or fault.word in _DEVICE_FAULTS:
                 raise
             return None
 
@@ -271,21 +444,48 @@ class NvmlSensor:
         """
         nvml: Any = self._nvml
         try:
-            return getattr(nvml, function)(*arguments)
+            answer = getattr(nvml, function)(*arguments)
         except nvml.NVMLError as error:
-            raise NvmlFaultError(function, _word_of(error)) from None
+            fault = NvmlFaultError(function, _word_of(error))
+        except nvml.NVMLLibraryMismatchError:
+            fault = NvmlFaultError(function, "FunctionNotFound")
+        else:
+            if self._trace is not None:
+                self._trace(function, arguments, answer)
+            return answer
+        if self._trace is not None:
+            self._trace(function, arguments, fault)
+        raise fault from None
 
 
 def _load() -> ModuleType:
     # The module takes 2 MB and 24 ms; a host without the library is spared both.
     try:
-        ctypes.CDLL(_LIBRARY)
+        probe = ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise SensorAbsentError(f"nvml: {error}") from None
     import pynvml  # noqa: PLC0415 - see above
 
+    _ctypes.dlclose(probe._handle)  # noqa: SLF001 - ctypes has no other way to let go of a library
     module: ModuleType = pynvml
     return module
+
+
+def _unload(nvml: Any) -> None:  # noqa: ANN401 - pynvml is untyped
+    """Let go of the library, so that the next initialisation loads what then lies on the disk."""
+    library, nvml.nvmlLib = nvml.nvmlLib, None
+    nvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - the functions are those of the old library
+    if library is not None:
+        _ctypes.dlclose(library._handle)  # noqa: SLF001 - as in _load
+
+
+def _address(handle: Any) -> int | None:  # noqa: ANN401 - likewise
+    return ctypes.cast(handle, ctypes.c_void_p).value
+
+
+def _as_in_sysfs(bus_id: str) -> str:
+    # The library spells the domain with eight digits, the kernel with four.
+    return bus_id[4:].lower() if len(bus_id) > len("0000:00:00.0") else bus_id.lower()
 
 
 def _word_of(error: Exception) -> str:

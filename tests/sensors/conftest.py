@@ -62,11 +62,12 @@ def add_device(sysfs: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def nvml_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a `libnvidia-ml.so.1` that plays the scenario in the file $NVML_STUB_SCENARIO."""
+    """Folders `stub` and `newer` with a `libnvidia-ml.so.1` each, which plays scenarios (nvml_stub.c)."""
     folder = tmp_path_factory.mktemp("nvml")
     source = Path(__file__).with_name("nvml_stub.c")
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["gcc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
-    )
+    strict = ["gcc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    for name, version in (("stub", "1"), ("newer", "2")):
+        library = folder / name / "libnvidia-ml.so.1"
+        library.parent.mkdir()
+        subprocess.run([*strict, f'-DVERSION="{version}"', "-o", library, source], check=True)
     return folder
