@@ -51,8 +51,10 @@ examples:
   neuromodd record -n 3600                        an hour of frames, recorded
   neuromodd replay recording-*.jsonl --out ticks.jsonl
   neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
+  neuromodd fpga timing.rpt && program_fpga       only if the build met its timing
 
-exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked
+exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked;
+  of fpga: 1 timing is not met, 2 the reports can't be used
 """
 
 
@@ -208,6 +210,18 @@ def _export_mem(parsed: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _fpga(parsed: argparse.Namespace) -> int:
+    from neuromodd.offline import print_fpga_metrics  # noqa: PLC0415 - as above
+
+    try:
+        met = print_fpga_metrics(parsed.report, parsed.utilization, as_json=parsed.json)
+    except NeuromoddError as error:
+        # Not 1: a script must be able to tell a slow design from a wrong path.
+        _complain(str(error))
+        return EXIT_CONFIGURATION
+    return EXIT_OK if met else EXIT_FAILED
+
+
 def _schema(parsed: argparse.Namespace) -> int:
     shown = schema(parsed.name) if parsed.name else {name: schema(name) for name in SCHEMA_NAMES}
     print(json.dumps(shown, indent=2), flush=True)
@@ -271,6 +285,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint or saved parameters (the state directory's newest checkpoint)",
     )
     export.set_defaults(command=_export_mem)
+
+    fpga = commands.add_parser("fpga", help="print what Vivado's reports say; status 1 on negative slack")
+    fpga.add_argument("report", type=Path, metavar="REPORT", help="of report_timing_summary")
+    fpga.add_argument("--utilization", type=Path, metavar="FILE", help="of report_utilization")
+    fpga.add_argument("--json", action="store_true", help="print one line of JSON")
+    fpga.set_defaults(command=_fpga)
 
     shown = commands.add_parser("schema", help="print the JSON Schema of a payload, or of all")
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))

@@ -16,6 +16,7 @@ from neuromodd.sensors.base import Sampler, Sensor
 from neuromodd.sensors.cgroup import CgroupSensor
 from neuromodd.sensors.cpu import CpuSensor
 from neuromodd.sensors.disk import DiskSensor
+from neuromodd.sensors.fpga import FpgaSensor
 from neuromodd.sensors.host import boot_id
 from neuromodd.sensors.hwmon import HwmonSensor
 from neuromodd.sensors.memory import MemorySensor
@@ -46,6 +47,9 @@ def build_sensors(settings: Settings) -> list[Sensor]:
         ThermalZonesSensor(sysfs_root=sysfs),
         CgroupSensor(sysfs_root=sysfs),
         NvmlSensor(sysfs_root=sysfs),
+        FpgaSensor(
+            timing_report=settings.fpga.timing_report, utilization_report=settings.fpga.utilization_report
+        ),
     ]
     return [sensor for sensor in sensors if sensor.name not in options.disabled]
 

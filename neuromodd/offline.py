@@ -1,4 +1,4 @@
-"""The commands that work without a daemon: `record`, `replay` and `export-mem`."""
+"""The commands that work without a daemon: `record`, `replay`, `export-mem` and `fpga`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from neuromodd.core import parameter_file
 from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
 from neuromodd.core.fpga_memory import memory_images
 from neuromodd.core.messages import RecorderHealth
-from neuromodd.errors import InvalidValueError
+from neuromodd.errors import InvalidValueError, SensorAbsentError
 from neuromodd.replay import Report, replay
+from neuromodd.sensors.fpga import FpgaSensor
 from neuromodd.sinks.checkpoint import CheckpointStore, check_dimensions, decode
 from neuromodd.sinks.recorder import Recorder
 
@@ -114,6 +115,26 @@ def export_memory(settings: Settings, source: Path | None, directory: Path) -> N
         draft.replace(directory / name)
         print(f"{directory / name}: {len(text.splitlines())} words")
     print(f"from {source}, step {engine.step_count}", flush=True)
+
+
+def print_fpga_metrics(report: Path, utilization: Path | None, *, as_json: bool) -> bool:
+    """Print what the reports of an FPGA build say, and whether it met its timing: no slack is negative.
+
+    Raises:
+        SensorAbsentError: a report is not there.
+        SensorError: a report can't be read, or is none.
+    """
+    if utilization is not None and not utilization.exists():
+        raise SensorAbsentError(f"{utilization}: no such file")
+    metrics = FpgaSensor(timing_report=report, utilization_report=utilization).read()
+    if as_json:
+        print(metrics.to_json(), flush=True)
+    else:
+        for name, value in metrics.model_dump().items():
+            print(f"{name:<22} {'-' if value is None else value}", flush=True)
+    if metrics.wns_ns is None:
+        _say("no path is constrained: there is no slack to judge")
+    return min(metrics.wns_ns or 0.0, metrics.whs_ns or 0.0) >= 0.0
 
 
 class _Bar:

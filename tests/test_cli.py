@@ -331,3 +331,42 @@ def test_a_warning_is_not_lost_beside_a_fault(
     with pytest.raises(SystemExit):
         main(["check", "--tick.interval_s", "0"])
     assert "NEUROMODD_FOO" in capsys.readouterr().err
+
+
+FPGA = PROJECT / "tests/data/fpga"
+
+
+def test_fpga_prints_what_the_reports_say(run: Run) -> None:
+    ended = run(
+        "fpga", FPGA / "zynq7_2017.4_timing.rpt", "--utilization", FPGA / "zynq7_2017.4_utilization.rpt"
+    )
+    told = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
+    assert ended.status == 0
+    assert (float(told["wns_ns"]) > 0.0, told["tool_version"]) == (True, "2017.4")
+    assert 0.0 < float(told["lut_utilization_ratio"]) < 1.0
+
+
+def test_fpga_on_negative_slack_exits_1(run: Run) -> None:
+    ended = run("fpga", "--json", FPGA / "zynqusp_2020.2_timing.rpt")
+    assert ended.status == 1
+    assert json.loads(ended.out)["wns_ns"] < 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.rpt"], "nowhere.rpt: no such file"),
+        ([PROJECT / "README.md"], "report_timing_summary"),
+        ([FPGA / "zynq7_2017.4_timing.rpt", "--utilization", "nowhere.rpt"], "nowhere.rpt: no such file"),
+    ],
+)
+def test_fpga_without_a_report_exits_2(run: Run, arguments: list[object], message: str) -> None:
+    ended = run("fpga", *arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert message in ended.err
+
+
+def test_fpga_on_a_design_without_constraints_says_that_there_is_nothing_to_judge(run: Run) -> None:
+    ended = run("fpga", FPGA / "artix7_2019.1_unconstrained_timing.rpt")
+    assert ended.status == 0
+    assert "no path is constrained" in ended.err
