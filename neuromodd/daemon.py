@@ -253,6 +253,7 @@ class Daemon:
             mqtt=self._publisher.health,
             checkpoint=self._checkpoints.health,
             recorder=None if self._recorder is None else self._recorder.health,
+            faults=self._brain.fault_counts,
         )
 
     def _build_publisher(self) -> Publisher:

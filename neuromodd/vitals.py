@@ -87,6 +87,7 @@ class Vitals:
         mqtt: MqttHealth,
         checkpoint: CheckpointHealth,
         recorder: RecorderHealth | None,
+        faults: dict[str, int],
     ) -> Message:
         """The `health` of this moment."""
         lateness = sorted(self._lateness_ms)
@@ -116,6 +117,7 @@ class Vitals:
                 mqtt=mqtt,
                 checkpoint=checkpoint,
                 recorder=recorder,
+                faults=faults,
                 sinks_failed=self.sinks_failed,
             ),
         )

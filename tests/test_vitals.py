@@ -46,6 +46,7 @@ def health(vitals: Vitals, *, now_s: float = 1000.0, **sensors: SensorStatus) ->
         mqtt=MqttHealth(connected=False, connections=0, published=0, dropped=0, waiting_events=0, error=None),
         checkpoint=CheckpointHealth(age_s=None, written=0, failures=0, error=None),
         recorder=None,
+        faults={},
     )
     document: dict[str, Any] = json.loads(message.payload)
     return document

@@ -64,6 +64,13 @@ CLOCK_MINIMUM_TICKS = 10
 GOVERNOR_IDLE_RATIO = 0.1
 """Under this utilisation a frequency governor moves the clock as it likes: that is no instability."""
 
+FAULT_STRESS = 0.6
+"""Tonic cortisol of a hardware fault that is beyond doubt: it stands, so it is standing stress.
+
+While one of the four fault classes holds, tonic cortisol is at least this times the fault's confidence,
+from the very tick that shows it. Neither an ambiguity nor health raises anything.
+"""
+
 STRESS_LEVEL = 0.5
 REWARD_LEVEL = 0.6
 FOCUS_LEVEL = 0.7
@@ -216,6 +223,11 @@ class Brain:
         """
         self._pending.append(event)
 
+    @property
+    def fault_counts(self) -> dict[str, int]:
+        """How often each fault class has begun, by its name, since the first start."""
+        return dict(self._faults.counts)
+
     def step(self, frame: TelemetryFrame) -> Tick:
         """Live through one frame.
 
@@ -227,15 +239,14 @@ class Brain:
         now = _Instant(frame.time_utc, frame.monotonic_s, frame.boot_id)
         elapsed_s = 0.0 if self._last is None else now.seconds_since(self._last)
         self._last = now
+        fault_before = None if self._faults.current is None else self._faults.current.fault_class
+        fault = self._faults.update(frame, elapsed_s)
         setpoints = self.parameters.setpoints
         unsteady = voltage_instability(frame, setpoints)
         if unsteady is None:
             unsteady = self._clock.update(frame)
-        self._tonic = _drifted(
-            NeuroModulators.from_telemetry(frame, setpoints, instability=unsteady), self._tonic, elapsed_s
-        )
-        fault_before = None if self._faults.current is None else self._faults.current.fault_class
-        fault = self._faults.update(frame, elapsed_s)
+        measured = NeuroModulators.from_telemetry(frame, setpoints, instability=unsteady)
+        self._tonic = _stressed(_drifted(measured, self._tonic, elapsed_s), fault)
         detected = self._rewards.update(frame, elapsed_s)
         taken = [stamped(event, frame, ordinal) for ordinal, event in enumerate(self._pending, len(detected))]
         events = (*taken, *detected)
@@ -378,6 +389,14 @@ def _drifted(measured: NeuroModulators, last: NeuroModulators, elapsed_s: float)
         ),
         tempo=drift(measured.tempo, last.tempo, TEMPO_BASELINE, TEMPO_DECAY),
     )
+
+
+def _stressed(tonic: NeuroModulators, fault: Fault) -> NeuroModulators:
+    """The tonic levels under a fault."""
+    least = FAULT_STRESS * fault.confidence
+    if not fault.fault_class.is_fault or (tonic.cortisol or 0.0) >= least:
+        return tonic
+    return tonic.model_copy(update={"cortisol": least})
 
 
 def _levels(tonic: NeuroModulators, phasic: Phasic) -> NeuroModulators:

@@ -1,80 +1,37 @@
-"""FaultClass: what is wrong with the hardware, with evidence.
+"""Diagnostics: what is wrong with the hardware, with evidence, and for how long it holds.
 
-A rule looks at one frame and returns the evidence that it found. A fault holds until its evidence has
-been gone for a while, so that a flickering reading does not flap the fault.
+The rules are in `fault_rules`, what they compare with in `baselines`. Here their findings become one
+class, which holds until its evidence has been gone for a while, so that a flickering reading does not flap
+the fault.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
+from neuromodd.core.baselines import Baselines, FaultParameters
+from neuromodd.core.fault_rules import RULES, Evidence, FaultClass, Recent, Rule
+from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.record import Ratio, Record
-from neuromodd.errors import InvalidValueError
 
-if TYPE_CHECKING:
-    from neuromodd.core.frame import TelemetryFrame
+__all__ = [
+    "Evidence",
+    "Fault",
+    "FaultClass",
+    "FaultMonitor",
+    "FaultParameters",
+    "Finding",
+    "classify",
+]
 
-DEAD_RAIL_VOLTS = 0.05
-"""A core rail under this is not a low-power state: nothing computes there."""
-
-FIRMWARE_ERRORS = frozenset({"LibRmVersionMismatch", "CorruptedInforom", "ResetRequired"})
-"""Driver errors that say that driver, library or firmware state do not fit together."""
-
-
-class FaultClass(Enum):
-    """What can be wrong; each class has its canonical `code`."""
-
-    MlccShortLoad = "MlccShortLoad"
-    VrmPhaseShort = "VrmPhaseShort"
-    FirmwareStateBad = "FirmwareStateBad"
-    GpuDieDead = "GpuDieDead"
-    HealthyStandby = "HealthyStandby"
-    UnknownAmbiguity = "UnknownAmbiguity"
-
-    @property
-    def code(self) -> str:
-        """The canonical code, as on labels and in tickets."""
-        return _CODES[self]
-
-    def to_json(self) -> str:
-        """The class name as a JSON string."""
-        return json.dumps(self.value)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """The class that `to_json` wrote.
-
-        Raises:
-            InvalidValueError: the text names no fault class.
-        """
-        try:
-            return cls(json.loads(text))
-        except ValueError:
-            raise InvalidValueError("FaultClass", text, f"one of {', '.join(cls.__members__)}") from None
-
-
-_CODES = {
-    FaultClass.MlccShortLoad: "ERR_MLCC_001",
-    FaultClass.VrmPhaseShort: "ERR_VRM_PHASE",
-    FaultClass.FirmwareStateBad: "ERR_FW_CRC_FAIL",
-    FaultClass.GpuDieDead: "ERR_SILICON_DEAD",
-    FaultClass.HealthyStandby: "STATUS_OK",
-    FaultClass.UnknownAmbiguity: "WARN_AMBIGUOUS",
-}
-
-
-class Evidence(Record):
-    """One reading that speaks for a fault: its path in the frame, its value, and the rule that it met."""
-
-    reading: str
-    value: float | str | bool
-    rule: str
+_FAULT_RULES = sum(rule.fault_class.is_fault for rule in RULES)
+_PRECEDENCES = {rule.name: rule.precedence for rule in RULES}
+_LAST = max(_PRECEDENCES.values())
 
 
 class Fault(Record):
@@ -82,9 +39,10 @@ class Fault(Record):
 
     Attributes:
         fault_class: the class.
-        confidence: for a fault, how far the rules that hold are to be trusted; for HealthyStandby, the
-            share of the rules whose readings this host has. A host without a GPU is healthy at 0: no
-            rule had anything to look at.
+        confidence: for a fault, how far the rules that hold are to be trusted; for an ambiguity half of
+            that, or 0.2 where sensors are lacking; for HealthyStandby, the share of the rules whose
+            readings this host has and whose baselines it has learned. A host without a GPU is healthy at
+            0: no rule had anything to look at.
         evidence: what the rules found; empty when healthy.
         since_utc: when this class began.
     """
@@ -95,125 +53,155 @@ class Fault(Record):
     since_utc: AwareDatetime | None = None
 
 
-class FaultParameters(Record):
-    """Settings of the classification."""
+class Finding(NamedTuple):
+    """What the rules say of one frame.
 
-    hold_s: float = Field(
-        default=10.0, ge=0.0, le=86400.0, description="a fault ends when its evidence is gone so long"
-    )
-
-
-class Rule(NamedTuple):
-    """One line of the table: None from `look` means that its readings are missing."""
+    Attributes:
+        fault_class: the class; UnknownAmbiguity where there is more than one contender.
+        confidence: as in `Fault`.
+        evidence: of all rules of the contenders.
+        contenders: the classes whose rules hold at the best precedence.
+        precedence: that precedence.
+    """
 
     fault_class: FaultClass
-    name: str
     confidence: float
-    look: Callable[[TelemetryFrame], tuple[Evidence, ...] | None]
+    evidence: tuple[Evidence, ...]
+    contenders: frozenset[FaultClass]
+    precedence: int
 
 
-def _lost_gpus(frame: TelemetryFrame) -> tuple[Evidence, ...] | None:
-    if not frame.gpus:
-        return None
-    return tuple(
-        Evidence(reading=f"gpus.{gpu.index}.lost", value=True, rule="device lost")
-        for gpu in frame.gpus
-        if gpu.lost
-    )
+def classify(recent: Recent) -> Finding:
+    """What the rules say: of those that hold, the ones of the best precedence decide.
 
-
-def _dead_rails(frame: TelemetryFrame) -> tuple[Evidence, ...] | None:
-    rails = [(gpu.index, gpu.core_volts) for gpu in frame.gpus or () if gpu.core_volts is not None]
-    if not rails:
-        return None
-    return tuple(
-        Evidence(reading=f"gpus.{index}.core_volts", value=volts, rule="core rail dead")
-        for index, volts in rails
-        if volts < DEAD_RAIL_VOLTS
-    )
-
-
-def _driver_mismatch(frame: TelemetryFrame) -> tuple[Evidence, ...] | None:
-    if frame.gpu_driver_error is None:
-        return () if frame.gpus else None
-    if frame.gpu_driver_error not in FIRMWARE_ERRORS:
-        return ()
-    return (
-        Evidence(
-            reading="gpu_driver_error", value=frame.gpu_driver_error, rule="driver and firmware disagree"
-        ),
-    )
-
-
-RULES: tuple[Rule, ...] = (
-    Rule(FaultClass.GpuDieDead, "device lost", 0.9, _lost_gpus),
-    Rule(FaultClass.GpuDieDead, "core rail dead", 0.8, _dead_rails),
-    Rule(FaultClass.FirmwareStateBad, "driver and firmware disagree", 0.9, _driver_mismatch),
-)
+    One class among them is the finding, with the evidence of all its rules; several are an ambiguity with
+    the evidence of all of theirs.
+    """
+    holding: list[tuple[Rule, tuple[Evidence, ...]]] = []
+    judged = 0
+    for rule in RULES:
+        found = rule.look(recent)
+        if found is not None:
+            judged += rule.fault_class.is_fault
+            if found:
+                holding.append((rule, found))
+    if not holding:
+        return Finding(FaultClass.HealthyStandby, judged / _FAULT_RULES, (), frozenset(), _LAST + 1)
+    best = min(rule.precedence for rule, _ in holding)
+    contenders = frozenset(rule.fault_class for rule, _ in holding if rule.precedence == best)
+    evidence = tuple(of for rule, found in holding if rule.fault_class in contenders for of in found)
+    confidence = max(rule.confidence for rule, _ in holding if rule.precedence == best)
+    if len(contenders) > 1:
+        return Finding(FaultClass.UnknownAmbiguity, confidence / 2, evidence, contenders, best)
+    (fault_class,) = contenders
+    return Finding(fault_class, confidence, evidence, contenders, best)
 
 
 class FaultMonitor:
-    """Classifies frame after frame and remembers since when a fault holds.
+    """Classifies frame after frame, learns what is usual, and remembers since when a fault holds.
 
-    Mutable; `state` and `restore` carry it through a checkpoint.
+    Mutable; `state` and `restore` carry it through a checkpoint. Of the class that holds and the class
+    that is found in a frame:
+
+    ============== ==================== ==========================================================
+    holds          found                then
+    ============== ==================== ==========================================================
+    any            the same             it goes on, with the newest evidence
+    healthy        anything             the found one begins at once
+    ambiguity      a fault              the fault begins at once: the evidence decides now
+    ambiguity      healthy              healthy begins after `hold_s` of it
+    a fault        a fault of better    the better one begins at once: it says that what held can't
+                   precedence           be trusted
+    a fault        an ambiguity that    the evidence is not gone, and the fault stays; the ambiguity
+                   it contends in       begins once the contest has lasted `hold_s` without a break
+    a fault        anything else        the evidence is gone; the found one begins after `hold_s` of it
+    ============== ==================== ==========================================================
+
+    So an ambiguity never delays a fault, and takes none away before its time: neither when a second class
+    flickers, nor when the sensors fail for a moment. The time counts anew whenever the evidence is back.
+
+    Attributes:
+        parameters: may be changed between two frames.
+        current: the class that holds.
+        counts: how often each class has begun, by its name, since the first start.
     """
 
     def __init__(self, parameters: FaultParameters | None = None) -> None:
         self.parameters = parameters or FaultParameters()
         self.current: Fault | None = None
+        self.counts = dict.fromkeys((of.value for of in FaultClass), 0)
+        self._baselines = Baselines()
         self._absent_s = 0.0
+        self._contested_s = 0.0
 
     def update(self, frame: TelemetryFrame, elapsed_s: float) -> Fault:
         """Classify `frame`, `elapsed_s` seconds after the last one."""
-        found = classify(frame)
+        devices = self._baselines.observe(frame, elapsed_s, self.parameters)
+        found = classify(Recent.of(frame, devices, self.parameters))
         held = self.current
-        if held is None or found.fault_class is held.fault_class:
-            self._absent_s = 0.0
-        elif (
-            held.fault_class is not FaultClass.HealthyStandby
-            and found.fault_class is FaultClass.HealthyStandby
+        if held is None:
+            return self._begin(found, frame.time_utc)
+        if found.fault_class is held.fault_class:
+            self._absent_s = self._contested_s = 0.0
+            if (found.confidence, found.evidence) != (held.confidence, held.evidence):
+                held = _fault(found, held.since_utc)
+            self.current = held
+            return held
+        if self._gives_way(held, found, elapsed_s):
+            return self._begin(found, frame.time_utc)
+        return held
+
+    def _gives_way(self, held: Fault, found: Finding, elapsed_s: float) -> bool:
+        if held.fault_class is FaultClass.HealthyStandby:
+            return True
+        if found.fault_class.is_fault and (
+            not held.fault_class.is_fault or found.precedence < _precedence(held)
         ):
-            self._absent_s += elapsed_s
-            if self._absent_s < self.parameters.hold_s:
-                return held
-        if held is not None and held.fault_class is found.fault_class:
-            found = found.model_copy(update={"since_utc": held.since_utc})
-        else:
+            return True
+        if held.fault_class in found.contenders:
             self._absent_s = 0.0
-        self.current = found
-        return found
+            self._contested_s += elapsed_s
+            return self._contested_s >= self.parameters.hold_s
+        self._contested_s = 0.0
+        self._absent_s += elapsed_s
+        return self._absent_s >= self.parameters.hold_s
+
+    def _begin(self, found: Finding, since_utc: datetime | None) -> Fault:
+        self._absent_s = self._contested_s = 0.0
+        self.counts[found.fault_class.value] += 1
+        self.current = _fault(found, since_utc)
+        return self.current
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        current = None if self.current is None else json.loads(self.current.to_json())
-        return {"current": current, "absent_s": self._absent_s}
+        return {
+            "current": None if self.current is None else json.loads(self.current.to_json()),
+            "absent_s": self._absent_s,
+            "contested_s": self._contested_s,
+            "counts": dict(self.counts),
+            "devices": self._baselines.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; what the state of an older checkpoint lacks begins anew."""
         self.current = None if state["current"] is None else Fault.from_dict(state["current"])
         self._absent_s = float(state["absent_s"])
+        self._contested_s = float(state.get("contested_s", 0.0))
+        counts = state.get("counts", {})
+        self.counts = {of.value: int(counts.get(of.value, 0)) for of in FaultClass}
+        self._baselines = Baselines()
+        self._baselines.restore(state.get("devices", {}))
 
 
-def classify(frame: TelemetryFrame) -> Fault:
-    """What the rules say of one frame; rules of different classes at once are an ambiguity."""
-    evidence: list[Evidence] = []
-    holding: list[Rule] = []
-    judged = 0
-    for rule in RULES:
-        found = rule.look(frame)
-        judged += found is not None
-        if found:
-            holding.append(rule)
-            evidence.extend(found)
-    since: datetime | None = frame.time_utc
-    classes = {rule.fault_class for rule in holding}
-    if not classes:
-        healthy = FaultClass.HealthyStandby
-        return Fault(fault_class=healthy, confidence=judged / len(RULES), since_utc=since)
-    confidence = max(rule.confidence for rule in holding)
-    if len(classes) > 1:
-        ambiguous = FaultClass.UnknownAmbiguity
-        return Fault(
-            fault_class=ambiguous, confidence=confidence / 2, evidence=tuple(evidence), since_utc=since
-        )
-    return Fault(fault_class=classes.pop(), confidence=confidence, evidence=tuple(evidence), since_utc=since)
+def _fault(found: Finding, since_utc: datetime | None) -> Fault:
+    return Fault(
+        fault_class=found.fault_class,
+        confidence=found.confidence,
+        evidence=found.evidence,
+        since_utc=since_utc,
+    )
+
+
+def _precedence(held: Fault) -> int:
+    """The best precedence of the rules that a fault was found by."""
+    return min((_PRECEDENCES.get(evidence.rule, _LAST) for evidence in held.evidence), default=_LAST)

@@ -273,7 +273,10 @@ class TicksHealth(Record):
 
 
 class HealthPayload(Record):
-    """`health`: how the daemon itself is doing; `recorder` is null unless it is enabled."""
+    """`health`: how the daemon itself is doing; `recorder` is null unless it is enabled.
+
+    `faults` counts how often each class of `fault` has begun since the first start.
+    """
 
     node: str
     time_utc: AwareDatetime
@@ -283,6 +286,7 @@ class HealthPayload(Record):
     mqtt: MqttHealth
     checkpoint: CheckpointHealth
     recorder: RecorderHealth | None
+    faults: dict[str, int]
     sinks_failed: dict[str, int]
 
 
