@@ -210,6 +210,18 @@ def _export_mem(parsed: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _capture(parsed: argparse.Namespace) -> int:
+    from neuromodd.capture import Capture  # noqa: PLC0415 - as above
+
+    loaded = _load(parsed)
+    logs.configure(level="error", form=loaded.settings.log.format)
+    capture = Capture(loaded.settings, parsed.directory)
+    _run_loop(capture.look())
+    files = capture.store()
+    print(f"{files} files of this machine in {parsed.directory}; look through them before you send them")
+    return EXIT_OK
+
+
 def _fpga(parsed: argparse.Namespace) -> int:
     from neuromodd.offline import print_fpga_metrics  # noqa: PLC0415 - as above
 
@@ -286,6 +298,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export_mem)
 
+    capture = commands.add_parser(
+        "capture", help="store a redacted copy of what the sensors read, for a report"
+    )
+    capture.add_argument("directory", type=Path, metavar="DIRECTORY", help="new or empty")
+    capture.set_defaults(command=_capture)
+
     fpga = commands.add_parser("fpga", help="print what Vivado's reports say; status 1 on negative slack")
     fpga.add_argument("report", type=Path, metavar="REPORT", help="of report_timing_summary")
     fpga.add_argument("--utilization", type=Path, metavar="FILE", help="of report_utilization")
@@ -296,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
     shown.set_defaults(command=_schema)
 
-    for command in (run, check, sample, record, export):
+    for command in (run, check, sample, record, export, capture):
         _add_options(command)
     return parser
 

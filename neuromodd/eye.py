@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from neuromodd.sensors.hwmon import HwmonSensor
 from neuromodd.sensors.memory import MemorySensor
 from neuromodd.sensors.network import NetworkSensor
 from neuromodd.sensors.nvml import NvmlSensor
+from neuromodd.sensors.nvml_trace import NvmlTrace
 from neuromodd.sensors.pressure import PressureSensor
 from neuromodd.sensors.thermal_zones import ThermalZonesSensor
 
@@ -31,8 +32,8 @@ def clock_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def build_sensors(settings: Settings) -> list[Sensor]:
-    """All sensors but the disabled ones, in the order in which they are read."""
+def build_sensors(settings: Settings, nvml_trace: NvmlTrace | None = None) -> list[Sensor]:
+    """All sensors but the disabled ones, in the order in which they are read; `nvml_trace` hears NVML."""
     options = settings.sensors
     procfs, sysfs = options.procfs_root, options.sysfs_root
     sensors: list[Sensor] = [
@@ -46,7 +47,7 @@ def build_sensors(settings: Settings) -> list[Sensor]:
         HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail),
         ThermalZonesSensor(sysfs_root=sysfs),
         CgroupSensor(sysfs_root=sysfs),
-        NvmlSensor(sysfs_root=sysfs),
+        NvmlSensor(sysfs_root=sysfs, trace=nvml_trace),
         FpgaSensor(
             timing_report=settings.fpga.timing_report, utilization_report=settings.fpga.utilization_report
         ),
@@ -61,8 +62,12 @@ LONGEST_SLEEP_S = 1.0
 class Eye:
     """Sampler and assembler together: one call, one frame."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.sampler = Sampler(build_sensors(settings), deadline_s=settings.sensors.deadline_s, clock=clock_s)
+    def __init__(self, settings: Settings, sensors: Sequence[Sensor] | None = None) -> None:
+        self.sampler = Sampler(
+            build_sensors(settings) if sensors is None else sensors,
+            deadline_s=settings.sensors.deadline_s,
+            clock=clock_s,
+        )
         self.assembler = FrameAssembler(
             node=settings.node_name(),
             boot_id=boot_id(settings.sensors.procfs_root),

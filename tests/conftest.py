@@ -1,7 +1,8 @@
-"""Fixtures that start real processes, and end them."""
+"""Fixtures that start real processes and end them, and a driver library that plays scenarios."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,3 +62,16 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield start
     for daemon in started:
         daemon.close()
+
+
+@pytest.fixture(scope="session")
+def nvml_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `stub` and `newer` with a `libnvidia-ml.so.1` each, which plays scenarios (nvml_stub.c)."""
+    folder = tmp_path_factory.mktemp("nvml")
+    source = Path(__file__).with_name("sensors") / "nvml_stub.c"
+    strict = ["gcc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    for name, version in (("stub", "1"), ("newer", "2")):
+        library = folder / name / "libnvidia-ml.so.1"
+        library.parent.mkdir()
+        subprocess.run([*strict, f'-DVERSION="{version}"', "-o", library, source], check=True)
+    return folder

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import frame_table
+
 from neuromodd.config import options
 from neuromodd.core.messages import TOPICS
 
@@ -24,6 +26,15 @@ def table(heading: str) -> list[list[str]]:
 def test_the_topic_table_is_what_the_daemon_publishes() -> None:
     rows = {row[0].strip("`"): (int(row[2]), row[3] == "yes") for row in table("Topics")}
     assert rows == {name: (rule.qos, rule.retain) for name, rule in TOPICS.items()}
+
+
+def test_the_table_of_a_frame_is_that_of_the_code() -> None:
+    # `python tests/frame_table.py` writes it anew.
+    assert f"{frame_table.BEGIN}\n{frame_table.table()}\n{frame_table.END}" in README
+
+
+def test_every_field_of_a_frame_tells_its_source() -> None:
+    assert [field for field, _, source, _, _ in frame_table.rows() if not source] == []
 
 
 def test_every_option_in_the_table_exists() -> None:

@@ -178,11 +178,17 @@ class GpuSample(Record):
     xid_errors: tuple[int, ...] | None = measured(
         "NVML events, the driver's error numbers since the last frame", null="events are not supported"
     )
-    ecc_corrected: int | None = measured("NVML, since the driver was loaded", needs="ECC", ge=0)
-    ecc_uncorrected: int | None = measured("NVML, since the driver was loaded", needs="ECC", ge=0)
-    retired_pages: int | None = measured("NVML, for either cause", needs="ECC, before Ampere", ge=0)
-    remapped_rows: int | None = measured("NVML, for either cause", needs="ECC, Ampere or later", ge=0)
-    reset_pending: bool | None = measured("NVML: a page or row waits for a reset to be retired", needs="ECC")
+    ecc_corrected: int | None = measured("NVML, since the driver was loaded; every 10 s", needs="ECC", ge=0)
+    ecc_uncorrected: int | None = measured("NVML, since the driver was loaded; every 10 s", needs="ECC", ge=0)
+    retired_pages: int | None = measured(
+        "NVML, for either cause; every 10 s", needs="ECC, before Ampere", ge=0
+    )
+    remapped_rows: int | None = measured(
+        "NVML, for either cause; every 10 s", needs="ECC, Ampere or later", ge=0
+    )
+    reset_pending: bool | None = measured(
+        "NVML, every 10 s: a page or row waits for a reset to be retired", needs="ECC"
+    )
     inforom_valid: bool | None = measured("NVML, when the device was found")
     pcie_receive_bytes_per_s: NonNegative | None = measured(
         "NVML byte counters, else its 20 ms throughput", null=FIRST_FRAME + "; older drivers with many GPUs"
@@ -190,10 +196,10 @@ class GpuSample(Record):
     pcie_transmit_bytes_per_s: NonNegative | None = measured(
         "NVML byte counters, else its 20 ms throughput", null=FIRST_FRAME + "; older drivers with many GPUs"
     )
-    pcie_link_width: int | None = measured("NVML; sysfs current_link_width", ge=0)
+    pcie_link_width: int | None = measured("NVML, every 10 s; sysfs current_link_width", ge=0)
     pcie_link_width_max: int | None = measured("NVML; sysfs max_link_width", ge=0)
-    compute_processes: int | None = measured("NVML, how many", ge=0)
-    mig_enabled: bool | None = measured("NVML", needs="a GPU that can be partitioned")
+    compute_processes: int | None = measured("NVML, how many; every 10 s", ge=0)
+    mig_enabled: bool | None = measured("NVML, every 10 s", needs="a GPU that can be partitioned")
 
 
 class WorkSample(Record):

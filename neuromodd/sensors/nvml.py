@@ -56,10 +56,12 @@ class NvmlFaultError(SensorError):
 
     Attributes:
         word: the library's name for the reason (`DriverNotLoaded`).
+        code: its number.
     """
 
-    def __init__(self, function: str, word: str) -> None:
+    def __init__(self, function: str, word: str, code: int) -> None:
         self.word = word
+        self.code = code
         super().__init__(f"{function}: {word}")
 
 
@@ -269,7 +271,7 @@ class NvmlSensor:
             device.inforom_asked = True
             device.identity["inforom_valid"] = self._inforom_valid(device)
         if self._events is not None and device.xids is None:
-            critical = getattr(self._nvml, "nvmlEventTypeXidCriticalError")  # noqa: B009 - untyped
+            critical = self._constant("nvmlEventTypeXidCriticalError")
             with suppress(NvmlFaultError):
                 self._call("nvmlDeviceRegisterEvents", device.handle, critical, self._events)
                 device.xids = []
@@ -390,9 +392,10 @@ class NvmlSensor:
             asked = (question.function, question.constants)
             if asked in device.never:
                 continue
-            constants = [getattr(self._nvml, constant) for constant in question.constants]
             try:
-                answer = self._call(question.function, device.handle, *constants)
+                answer = self._call(
+                    question.function, device.handle, *map(self._constant, question.constants)
+                )
             except NvmlFaultError as fault:
                 if fault.word in _DRIVER_FAULTS or fault.word in _DEVICE_FAULTS:
                     raise
@@ -407,8 +410,13 @@ class NvmlSensor:
         return values
 
     def _numbers(self, device: Device, fields: tuple[int, ...]) -> dict[int, int]:
-        answer = self._ask("nvmlDeviceGetFieldValues", device.handle, fields)
-        return {} if answer is None else ask.field_numbers(answer)
+        # In pairs with a scope: of bare numbers the binding raises and catches an error each.
+        answer = self._ask("nvmlDeviceGetFieldValues", device.handle, [(number, 0) for number in fields])
+        return {} if answer is None else ask.field_numbers(fields, answer)
+
+    def _constant(self, name: str) -> int:
+        number: int = getattr(self._nvml, name)
+        return number
 
     def _collect_xids(self) -> None:
         """Give each device the errors that its driver has reported since the last time."""
@@ -446,9 +454,9 @@ class NvmlSensor:
         try:
             answer = getattr(nvml, function)(*arguments)
         except nvml.NVMLError as error:
-            fault = NvmlFaultError(function, _word_of(error))
+            fault = NvmlFaultError(function, _word_of(error), error.value)
         except nvml.NVMLLibraryMismatchError:
-            fault = NvmlFaultError(function, "FunctionNotFound")
+            fault = NvmlFaultError(function, "FunctionNotFound", nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         else:
             if self._trace is not None:
                 self._trace(function, arguments, answer)

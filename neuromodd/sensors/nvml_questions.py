@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 Values = Mapping[str, Any]
@@ -58,8 +58,7 @@ class _Utilization(Protocol):
 class FieldValue(Protocol):
     """One answer of nvmlDeviceGetFieldValues; `nvmlReturn` is 0 where it holds."""
 
-    fieldId: int  # noqa: N815 - the library's spelling
-    nvmlReturn: int  # noqa: N815 - likewise
+    nvmlReturn: int  # noqa: N815 - the library's spelling
     valueType: int  # noqa: N815 - likewise
     value: Any
 
@@ -68,15 +67,14 @@ class FieldValue(Protocol):
 _MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 
 
-def field_numbers(answers: Iterator[FieldValue] | list[FieldValue]) -> dict[int, int]:
-    """The whole numbers among the answers that hold, by field id."""
+def field_numbers(fields: Iterable[int], answers: Iterable[FieldValue]) -> dict[int, int]:
+    """The whole numbers among the answers that hold, by the ids that were asked for."""
     known = {}
-    for answer in answers:
-        member = _MEMBERS.get(answer.valueType)
-        if answer.nvmlReturn == 0 and member is not None:
+    for field, answer in zip(fields, answers, strict=True):
+        if answer.nvmlReturn == 0 and (member := _MEMBERS.get(answer.valueType)):
             number = getattr(answer.value, member)
             if number == number and number not in _NOT_AVAILABLE:  # noqa: PLR0124 - NaN
-                known[answer.fieldId] = int(number)
+                known[field] = int(number)
     return known
 
 
@@ -158,8 +156,13 @@ ONCE = (
     ),
 )
 
-# What changes by the minute: asked every 10 s.
+# What changes by the minute, or costs as much as all the rest: asked every 10 s.
 SELDOM = (
+    Question(
+        "nvmlDeviceGetComputeRunningProcesses",
+        (),
+        lambda processes: {"compute_processes": len(processes)},
+    ),
     Question("nvmlDeviceGetCurrPcieLinkWidth", (), lambda lanes: {"pcie_link_width": _count(lanes) or None}),
     Question("nvmlDeviceGetMigMode", (), lambda modes: {"mig_enabled": modes[0] == 1}),
 )
@@ -207,11 +210,6 @@ EACH_TIME = (
         "nvmlDeviceGetDecoderUtilization",
         (),
         lambda answer: {"decoder_utilization_ratio": _busy_ratio(answer[0])},
-    ),
-    Question(
-        "nvmlDeviceGetComputeRunningProcesses",
-        (),
-        lambda processes: {"compute_processes": len(processes)},
     ),
 )
 

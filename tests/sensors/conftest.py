@@ -1,8 +1,7 @@
-"""Trees like /proc and /sys, a clock to turn by hand, and a driver library that plays scenarios."""
+"""Trees like /proc and /sys, and a clock to turn by hand."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,16 +57,3 @@ def add_device(sysfs: Path) -> Callable[..., Path]:
         return folder
 
     return add
-
-
-@pytest.fixture(scope="session")
-def nvml_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `stub` and `newer` with a `libnvidia-ml.so.1` each, which plays scenarios (nvml_stub.c)."""
-    folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("nvml_stub.c")
-    strict = ["gcc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    for name, version in (("stub", "1"), ("newer", "2")):
-        library = folder / name / "libnvidia-ml.so.1"
-        library.parent.mkdir()
-        subprocess.run([*strict, f'-DVERSION="{version}"', "-o", library, source], check=True)
-    return folder
