@@ -29,7 +29,8 @@ A machine as neuromodd {version} sees it: what its sensors read in /proc and /sy
 the frame that came of it. Host name, serials, UUIDs and MAC addresses are replaced, equal ones by equal ones;
 please look through it before you send it. To see it with other eyes:
 
-    neuromodd sample --sensors.procfs_root {name}/proc --sensors.sysfs_root {name}/sys
+    neuromodd sample --sensors.procfs_root {name}/proc --sensors.sysfs_root {name}/sys \\
+        --sensors.limits.procfs_root {name}/proc --sensors.limits.sysfs_root {name}/sys
 """
 
 

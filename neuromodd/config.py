@@ -254,6 +254,13 @@ class HwmonSensorSettings(Record):
     )
 
 
+class LimitsSensorSettings(Record):
+    """Where the limits on this process are: always its own files, even where the host's are mounted too."""
+
+    procfs_root: Directory = Field(default=Path("/proc"), description="the daemon's own /proc")
+    sysfs_root: Directory = Field(default=Path("/sys"), description="the daemon's own /sys")
+
+
 class SensorSettings(Record):
     """What is measured, and where the kernel's files are."""
 
@@ -267,6 +274,7 @@ class SensorSettings(Record):
     )
     network: NetworkSensorSettings = Field(default_factory=NetworkSensorSettings)
     hwmon: HwmonSensorSettings = Field(default_factory=HwmonSensorSettings)
+    limits: LimitsSensorSettings = Field(default_factory=LimitsSensorSettings)
 
 
 class FpgaSettings(Record):

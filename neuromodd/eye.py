@@ -12,6 +12,7 @@ from typing import NamedTuple
 from neuromodd.config import Settings
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.rates import FrameAssembler
+from neuromodd.sensors.amdgpu import AmdGpuSensor
 from neuromodd.sensors.base import Sampler, Sensor
 from neuromodd.sensors.cgroup import CgroupSensor
 from neuromodd.sensors.cpu import CpuSensor
@@ -19,11 +20,14 @@ from neuromodd.sensors.disk import DiskSensor
 from neuromodd.sensors.fpga import FpgaSensor
 from neuromodd.sensors.host import boot_id
 from neuromodd.sensors.hwmon import HwmonSensor
+from neuromodd.sensors.limits import LimitsSensor
 from neuromodd.sensors.memory import MemorySensor
 from neuromodd.sensors.network import NetworkSensor
 from neuromodd.sensors.nvml import NvmlSensor
 from neuromodd.sensors.nvml_trace import NvmlTrace
+from neuromodd.sensors.power_supply import PowerSupplySensor
 from neuromodd.sensors.pressure import PressureSensor
+from neuromodd.sensors.rapl import RaplSensor
 from neuromodd.sensors.thermal_zones import ThermalZonesSensor
 
 
@@ -46,8 +50,12 @@ def build_sensors(settings: Settings, nvml_trace: NvmlTrace | None = None) -> li
         ),
         HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail),
         ThermalZonesSensor(sysfs_root=sysfs),
+        RaplSensor(sysfs_root=sysfs),
+        PowerSupplySensor(sysfs_root=sysfs),
         CgroupSensor(sysfs_root=sysfs),
+        LimitsSensor(procfs_root=options.limits.procfs_root, sysfs_root=options.limits.sysfs_root),
         NvmlSensor(sysfs_root=sysfs, trace=nvml_trace),
+        AmdGpuSensor(sysfs_root=sysfs),
         FpgaSensor(
             timing_report=settings.fpga.timing_report, utilization_report=settings.fpga.utilization_report
         ),

@@ -86,7 +86,11 @@ class PowerSample(Record):
     core_volts: NonNegative | None = measured(
         "the hwmon input that sensors.hwmon.core_rail names", needs="that option"
     )
-    on_mains: bool | None = measured("/sys/class/power_supply", needs="a mains adapter or a battery")
+    on_mains: bool | None = measured(
+        "/sys/class/power_supply",
+        needs="a mains adapter or a battery",
+        null="no adapter is online, and no battery",
+    )
     battery_ratio: Ratio | None = measured("/sys/class/power_supply, all batteries", needs="a battery")
 
 
@@ -136,7 +140,7 @@ class GpuSample(Record):
         lost: the driver knows the device but no longer reaches it; it has identity and no values.
         suspended: it sleeps, and is not woken to be asked; identity and no values, likewise.
         hung: a call for it has not come back; likewise.
-        fault: the driver's word for why the device is lost.
+        fault: the driver's word for why the device is lost; then `xid_errors` may be known too.
     """
 
     index: int = Field(ge=0, description="NVML, in the order in which they were found; amdgpu after them")
@@ -145,11 +149,12 @@ class GpuSample(Record):
     name: str | None = measured("NVML; amdgpu product_name", null="amdgpu: most consumer cards")
     pci_bus_id: str | None = measured("NVML; sysfs")
     lost: bool = Field(
-        default=False, description="NVML: GPU is lost, reset required, or not counted any more"
+        default=False,
+        description="NVML: lost, reset required, or counted no more; amdgpu: no attribute answers",
     )
     suspended: bool = Field(default=False, description="sysfs power/runtime_status")
     hung: bool = Field(default=False, description="a call that missed sensors.deadline_s")
-    fault: str | None = measured("NVML's name of the error", null="it is not lost")
+    fault: str | None = measured("NVML's name of the error; amdgpu errno's", null="it is not lost")
     utilization_ratio: Ratio | None = measured("NVML utilization.gpu; amdgpu gpu_busy_percent", null="MIG")
     memory_utilization_ratio: Ratio | None = measured(
         "NVML utilization.memory; amdgpu mem_busy_percent", null="MIG"
@@ -158,12 +163,10 @@ class GpuSample(Record):
     decoder_utilization_ratio: Ratio | None = measured("NVML", needs="NVDEC")
     memory_used_bytes: int | None = measured("NVML; amdgpu mem_info_vram_used", ge=0)
     memory_total_bytes: int | None = measured("NVML; amdgpu mem_info_vram_total", ge=0)
-    temperature_celsius: float | None = measured("NVML; amdgpu temp1_input (edge)")
-    memory_temperature_celsius: float | None = measured(
-        "NVML; amdgpu temp3_input (mem)", needs="HBM or GDDR6X"
-    )
-    slowdown_celsius: float | None = measured("NVML; amdgpu temp1_crit")
-    shutdown_celsius: float | None = measured("NVML; amdgpu temp1_emergency")
+    temperature_celsius: float | None = measured("NVML; amdgpu edge, else junction")
+    memory_temperature_celsius: float | None = measured("NVML; amdgpu mem", needs="HBM or GDDR6X")
+    slowdown_celsius: float | None = measured("NVML; amdgpu, that sensor's crit")
+    shutdown_celsius: float | None = measured("NVML; amdgpu, that sensor's emergency")
     power_watts: NonNegative | None = measured("NVML; amdgpu power1_average or power1_input")
     power_limit_watts: NonNegative | None = measured("NVML enforced limit; amdgpu power1_cap")
     energy_joules: NonNegative | None = measured("NVML, since the driver was loaded", needs="Volta or later")

@@ -206,8 +206,12 @@ def power_level(frame: TelemetryFrame, setpoints: Setpoints) -> float | None:
 
 
 def voltage_instability(frame: TelemetryFrame, setpoints: Setpoints) -> float | None:
-    """|V - V_nominal| in volts of the rail that is farthest off; None without a core rail."""
-    rails = [gpu.core_volts for gpu in frame.gpus or ()]
+    """|V - V_nominal| in volts of the rail that is farthest off; None without a core rail.
+
+    An AMD GPU moves its rail with its clock: it counts only where the user has set the nominal voltage.
+    """
+    is_set = "voltage_nominal_volts" in setpoints.model_fields_set
+    rails = [gpu.core_volts for gpu in frame.gpus or () if is_set or gpu.vendor != "amd"]
     if frame.power is not None:
         rails.append(frame.power.core_volts)
     return _largest([abs(volts - setpoints.voltage_nominal_volts) for volts in rails if volts is not None])

@@ -45,6 +45,9 @@ T = TypeVar("T")
 GAP_INTERVALS = 5.0
 """A frame that comes this many intervals after the last is a gap, not a late tick."""
 
+PACKAGE_LIMIT_MICROWATTS = 5e9
+"""More than any processor package draws."""
+
 DOMINANT_SHARE = 0.5
 """A control group dominates when it uses more than this share of all processors' busy time."""
 
@@ -258,8 +261,9 @@ class FrameAssembler:
             meters[name].per_s("energy", used_uj, reading.at_s, wraps_at=wraps_at_uj)
             for name, (used_uj, wraps_at_uj) in packages.items()
         ]
-        # One package of two would look like a machine that saves power.
-        known = [power for power in microwatts if power is not None]
+        # A counter that was set back looks like one that wrapped. One package of two would look like a
+        # machine that saves power.
+        known = [power for power in microwatts if power is not None and power <= PACKAGE_LIMIT_MICROWATTS]
         return sum(known) / 1e6 if known and len(known) == len(microwatts) else None
 
     def _limits(self, reading: Reading | None) -> LimitsSample | None:

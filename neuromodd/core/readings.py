@@ -27,7 +27,7 @@ class InterfaceCounters(NamedTuple):
     receive_bytes: int
     transmit_bytes: int
     errors: int
-    drops: int = 0
+    drops: int
 
 
 class EnergyCounter(NamedTuple):

@@ -22,6 +22,16 @@ def parse_usage_us(text: str) -> int | None:
     return None
 
 
+def is_v2(root: Path) -> bool:
+    """Whether a cgroup v2 hierarchy is mounted there."""
+    try:
+        # Read and not only looked for, so that `neuromodd capture` takes it along.
+        (root / "cgroup.controllers").read_bytes()
+    except OSError:
+        return False
+    return True
+
+
 class CgroupSensor:
     """Reads `cpu.stat` of each group right below the root (`system.slice`, `user.slice`, `docker`)."""
 
@@ -65,7 +75,7 @@ class CgroupSensor:
         self._files.clear()
 
     def _scan(self) -> None:
-        if not (self._root / "cgroup.controllers").exists():
+        if not is_v2(self._root):
             raise SensorAbsentError("no cgroup v2 hierarchy")
         found = {path.parent.name: path for path in self._root.glob("*/cpu.stat")}
         for group in self._files.keys() - found.keys():

@@ -11,6 +11,8 @@ from neuromodd.errors import SensorAbsentError
 
 _FIRST_SIZE = 4096
 _INTEGER_SIZE = 64
+# Reading while a device wakes up waits until it has: seconds, for a GPU.
+_ASLEEP = frozenset({"suspended", "suspending", "resuming"})
 _VANISHED = frozenset({errno.ENOENT, errno.ENODEV})
 
 
@@ -126,3 +128,11 @@ def read_integer(path: Path) -> int | None:
         return int(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def is_asleep(power: HeldFile) -> bool:
+    """Whether a device's `power/runtime_status` says that it sleeps; one that can't be asked is awake."""
+    try:
+        return power.read().strip() in _ASLEEP
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ _OWN_PROCFS = Path("/proc")
 
 
 def parse_net_dev(text: str) -> dict[str, InterfaceCounters]:
-    """The counters of every interface in /proc/net/dev; errors are those of both directions.
+    """The counters of every interface in /proc/net/dev; errors and drops are those of both directions.
 
     Raises:
         ValueError: a line is not in the kernel's format.
@@ -31,6 +31,7 @@ def parse_net_dev(text: str) -> dict[str, InterfaceCounters]:
                 receive_bytes=int(fields[0]),
                 transmit_bytes=int(fields[8]),
                 errors=int(fields[2]) + int(fields[10]),
+                drops=int(fields[3]) + int(fields[11]),
             )
         except IndexError:
             raise ValueError(f"net/dev: got {line[:40]!r}, expected 16 numbers") from None
@@ -50,7 +51,7 @@ def net_dev_path(procfs_root: Path) -> Path:
 
 
 class NetworkSensor:
-    """Bytes and errors of the physical interfaces, or where none is physical, of all but the loopback."""
+    """Counters of the physical interfaces, or where none is physical, of all but the loopback."""
 
     name = "network"
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuromodd.sensors.files import HeldFile, read_word
+from neuromodd.sensors.files import HeldFile, is_asleep, read_word
 
 _DISPLAY_CLASS = "0x03"
-_ASLEEP = frozenset({"suspended", "suspending"})
 
 
 class PciGpu:
@@ -23,10 +22,7 @@ class PciGpu:
 
     def suspended(self) -> bool:
         """Whether its runtime power management has put it to sleep; a device without any is awake."""
-        try:
-            return self._status.read().strip() in _ASLEEP
-        except OSError:
-            return False
+        return is_asleep(self._status)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""

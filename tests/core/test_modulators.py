@@ -172,6 +172,13 @@ def test_a_voltage_in_the_frame_wins_over_the_instability_of_the_clock(frame: Ma
     assert NeuroModulators.from_telemetry(frame(), POINTS, instability=0.3).acetylcholine == 0.4
 
 
+def test_the_rail_of_an_amd_gpu_says_nothing_unless_its_nominal_voltage_is_set(frame: MakeFrame) -> None:
+    idle = frame(gpus=(GpuSample(index=0, vendor="amd", core_volts=0.7),))
+    assert NeuroModulators.from_telemetry(idle, POINTS).acetylcholine is None
+    told = Setpoints(voltage_nominal_volts=0.9)
+    assert NeuroModulators.from_telemetry(idle, told).acetylcholine == pytest.approx(0.6)
+
+
 # Heat
 
 

@@ -15,10 +15,15 @@ from neuromodd.core.readings import (
     CpuReading,
     DiskCounters,
     DiskReading,
+    EnergyCounter,
+    EnergyReading,
     GpuReading,
     HwmonReading,
     InterfaceCounters,
+    LimitsReading,
     NetworkReading,
+    PcieCounters,
+    PowerSupplyReading,
     PressureReading,
     ThermalZonesReading,
 )
@@ -248,7 +253,7 @@ def test_the_busiest_disk_counts_and_bytes_are_summed() -> None:
 def test_network_interfaces_are_summed() -> None:
     host = Host()
     for at_s, n in ((0.0, 0), (2.0, 8)):
-        both = {name: InterfaceCounters(n, 2 * n, 3 * n) for name in ("eth0", "wlan0")}
+        both = {name: InterfaceCounters(n, 2 * n, 3 * n, 4 * n) for name in ("eth0", "wlan0")}
         frame = host.look(at_s, network=NetworkReading(interfaces=both))
     assert frame.network is not None
     found = (
@@ -257,6 +262,193 @@ def test_network_interfaces_are_summed() -> None:
         frame.network.errors_per_s,
     )
     assert found == (8.0, 16.0, 24.0)
+
+
+def test_drops_of_all_interfaces_are_summed() -> None:
+    host = Host()
+    for at_s, n in ((0.0, 0), (2.0, 8)):
+        both = {name: InterfaceCounters(0, 0, 0, drops=n) for name in ("eth0", "wlan0")}
+        frame = host.look(at_s, network=NetworkReading(interfaces=both))
+    assert frame.network is not None
+    assert frame.network.drops_per_s == 8.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((5, 5), [None, 0.0]),
+        ((5, 8), [None, 3.0]),
+        ((5, None, 9, 10), [None, None, None, 1.0]),
+        ((5, 2, 3), [None, None, 1.0]),
+        ((None, None), [None, None]),
+    ],
+)
+def test_throttling_is_a_rate_of_events(counts: tuple[int | None, ...], expected: list[float | None]) -> None:
+    host = Host()
+    found = []
+    for at_s, throttles in enumerate(counts):
+        frame = host.look(float(at_s), cpu=CpuReading(throttles=throttles))
+        assert frame.cpu is not None
+        found.append(frame.cpu.throttles_per_s)
+    assert found == expected
+
+
+def test_the_frequencies_of_the_processors_are_passed_on() -> None:
+    frame = Host().look(0.0, cpu=CpuReading(core_frequencies_hz=(1e9, None, 2e9)))
+    assert frame.cpu is not None
+    assert frame.cpu.core_frequencies_hz == (1e9, None, 2e9)
+
+
+# Energy
+
+RANGE_UJ = 262143328850
+
+
+def package_watts(*readings: dict[str, int] | None) -> list[float | None]:
+    """The power in each frame, a second after the one before; None is a sensor that failed."""
+    host = Host()
+    frames = [
+        host.look(
+            float(at_s),
+            rapl=None
+            if energies is None
+            else EnergyReading(packages={name: EnergyCounter(uj, RANGE_UJ) for name, uj in energies.items()}),
+        )
+        for at_s, energies in enumerate(readings)
+    ]
+    return [None if frame.power is None else frame.power.package_watts for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        (({"a": 0}, {"a": 45_000_000}), [None, 45.0]),
+        (({"a": 0, "b": 0}, {"a": 45_000_000, "b": 30_000_000}), [None, 75.0]),
+        (({"a": RANGE_UJ - 10_000_000}, {"a": 5_000_000}, {"a": 20_000_000}), [None, 15.0, 15.0]),
+        (
+            ({"a": RANGE_UJ - 1_000_000, "b": 0}, {"a": 1_000_000, "b": 3_000_000}),
+            [None, 5.0],
+        ),
+        (({"a": 0}, None, {"a": 90_000_000}), [None, None, 45.0]),
+        (({"a": 0}, {"a": 5_000_000, "b": 9}, {"a": 9_000_000, "b": 1_000_009}), [None, None, 5.0]),
+        (({"a": 0, "b": 0}, {"a": 5_000_000}), [None, 5.0]),
+        (({},), [None]),
+    ],
+    ids=[
+        "growth",
+        "two packages",
+        "wrap",
+        "one of two wraps",
+        "failure spread",
+        "one of two is new",
+        "one is gone",
+        "none",
+    ],
+)
+def test_package_power_is_the_growth_of_all_energy_counters(
+    readings: tuple[dict[str, int] | None, ...], expected: list[float | None]
+) -> None:
+    assert package_watts(*readings) == expected
+
+
+def test_after_a_gap_no_wrap_is_made_up() -> None:
+    host = Host()
+    frames = [
+        host.look(at_s, rapl=EnergyReading(packages={"a": EnergyCounter(uj, RANGE_UJ)}))
+        for at_s, uj in ((0.0, RANGE_UJ - 1_000_000), (3600.0, 7), (3601.0, 2_000_007))
+    ]
+    powers = [None if frame.power is None else frame.power.package_watts for frame in frames]
+    assert powers == [None, None, 2.0]
+
+
+def test_a_counter_that_was_set_back_is_no_wrap() -> None:
+    # 60 kJ within a second would be 60 kW.
+    assert package_watts({"a": RANGE_UJ // 2}, {"a": 7}, {"a": 3_000_007}) == [None, None, 3.0]
+
+
+def test_mains_and_batteries_are_the_hosts_power() -> None:
+    frame = Host().look(0.0, power_supply=PowerSupplyReading(on_mains=False, battery_ratio=0.25))
+    assert frame.power is not None
+    assert (frame.power.on_mains, frame.power.battery_ratio) == (False, 0.25)
+
+
+# Limits
+
+
+def limits(periods: int | None, throttled: int | None) -> LimitsReading:
+    return LimitsReading(cpu_limit_cores=1.5, cpu_periods=periods, cpu_throttled_periods=throttled)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((100, 10), (110, 15), 0.5),
+        ((100, 10), (110, 10), 0.0),
+        ((100, 10), (100, 10), 0.0),
+        ((100, 10), (105, 20), 1.0),
+        ((100, 10), (50, 5), None),
+        ((None, None), (110, 15), None),
+        ((100, 10), (None, None), None),
+    ],
+)
+def test_throttling_is_the_share_of_the_periods_that_ran_into_the_quota(
+    before: tuple[int | None, int | None], after: tuple[int | None, int | None], expected: float | None
+) -> None:
+    host = Host()
+    host.look(0.0, limits=limits(*before))
+    frame = host.look(1.0, limits=limits(*after))
+    assert frame.limits is not None
+    assert frame.limits.cpu_throttled_ratio == expected
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "used_bytes", "expected"),
+    [(1000, 250, 0.25), (1000, 1100, 1.0), (1000, None, None), (None, None, None), (0, 0, None)],
+)
+def test_used_memory_is_a_share_of_its_limit(
+    limit_bytes: int | None, used_bytes: int | None, expected: float | None
+) -> None:
+    reading = LimitsReading(memory_limit_bytes=limit_bytes, memory_used_bytes=used_bytes)
+    frame = Host().look(0.0, limits=reading)
+    assert frame.limits is not None
+    assert (frame.limits.memory_limit_bytes, frame.limits.memory_used_ratio) == (limit_bytes, expected)
+
+
+# GPUs
+
+
+def gpus(*indices: int, pcie: dict[int, PcieCounters] | None = None) -> GpuReading:
+    return GpuReading(gpus=tuple(GpuSample(index=index) for index in indices), pcie=pcie or {})
+
+
+def test_gpus_of_amd_are_numbered_after_those_of_nvidia() -> None:
+    frame = Host().look(0.0, nvml=gpus(0, 1), amdgpu=gpus(0, 1))
+    assert frame.gpus is not None
+    assert [gpu.index for gpu in frame.gpus] == [0, 1, 2, 3]
+
+
+def test_gpus_of_amd_keep_their_numbers_while_the_other_driver_is_silent() -> None:
+    host = Host()
+    host.look(0.0, nvml=gpus(0, 1), amdgpu=gpus(0))
+    frame = host.look(1.0, amdgpu=gpus(0))
+    assert frame.gpus is not None
+    assert [gpu.index for gpu in frame.gpus] == [2]
+
+
+def test_gpus_of_amd_alone_are_numbered_from_0() -> None:
+    frame = Host().look(0.0, amdgpu=gpus(0, 1))
+    assert frame.gpus is not None
+    assert [gpu.index for gpu in frame.gpus] == [0, 1]
+
+
+def test_pcie_counters_become_rates_of_their_gpu() -> None:
+    host = Host()
+    found = []
+    for at_s, counters in ((0.0, (0, 0)), (2.0, (800, 400))):
+        frame = host.look(at_s, nvml=gpus(0, 1, pcie={1: PcieCounters(*counters)}))
+        assert frame.gpus is not None
+        found.append([(gpu.pcie_receive_bytes_per_s, gpu.pcie_transmit_bytes_per_s) for gpu in frame.gpus])
+    assert found == [[(None, None), (None, None)], [(None, None), (400.0, 200.0)]]
 
 
 def test_pressure_is_the_stalled_share_of_the_time() -> None:

@@ -265,3 +265,140 @@ def test_a_package_that_tells_no_temperature_stands_for_nothing(
 ) -> None:
     add_chip(0, "k10temp", "pci0", temp1_input=-128000, temp1_label="Tctl")
     assert sensor.read().cpu is None
+
+
+# Drives
+
+
+def test_the_temperature_of_an_nvme_drive_is_named_after_what_it_measures(
+    sensor: HwmonSensor, add_chip: AddChip
+) -> None:
+    add_chip(
+        4,
+        "nvme",
+        "pci0000:00/0000:00:1d.0/0000:03:00.0/nvme/nvme0",
+        temp1_input=38850,
+        temp1_label="Composite",
+        temp2_input=45850,
+        temp2_label="Sensor 1",
+    )
+    assert celsius(sensor.read()) == {"nvme/Composite": 38.85, "nvme/Sensor 1": 45.85}
+
+
+def test_the_temperature_of_a_sata_drive_has_its_limits(sensor: HwmonSensor, add_chip: AddChip) -> None:
+    add_chip(
+        2,
+        "drivetemp",
+        "pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0",
+        temp1_input=31000,
+        temp1_max=60000,
+        temp1_crit=70000,
+        temp1_lcrit=-40000,
+    )
+    assert sensor.read().temperatures == (
+        TemperatureSample(
+            name="drivetemp/temp1", temperature_celsius=31.0, max_celsius=60.0, critical_celsius=70.0
+        ),
+    )
+
+
+def test_a_drive_that_is_numbered_otherwise_at_the_next_boot_keeps_its_name(
+    sensor: HwmonSensor, add_chip: AddChip
+) -> None:
+    # The kernel probes drives at the same time: which one is nvme0 is a matter of chance.
+    add_chip(0, "nvme", "pci0000:00/0000:02:00.0/nvme/nvme0", temp1_input=41000, temp1_label="Composite")
+    add_chip(1, "nvme", "pci0000:00/0000:01:00.0/nvme/nvme1", temp1_input=39000, temp1_label="Composite")
+    assert list(celsius(sensor.read()).items()) == [
+        ("nvme/Composite@0000:01:00.0", 39.0),
+        ("nvme/Composite@0000:02:00.0", 41.0),
+    ]
+
+
+def test_drives_at_one_controller_are_told_apart_by_their_devices(
+    sensor: HwmonSensor, add_chip: AddChip
+) -> None:
+    for number in (0, 1):
+        path = f"pci0000:00/0000:00:17.0/ata{number}/host{number}/target{number}:0:0/{number}:0:0:0"
+        add_chip(number, "drivetemp", path, temp1_input=30000 + 1000 * number)
+    assert celsius(sensor.read()) == {"drivetemp/temp1@0:0:0:0": 30.0, "drivetemp/temp1@1:0:0:0": 31.0}
+
+
+# Devices that sleep
+
+
+@pytest.fixture
+def add_gpu(add_chip: AddChip, sysfs: Path, write: Callable[[Path, str], Path]) -> AddChip:
+    """Adds a GPU's chip; returns the file that tells whether the GPU sleeps."""
+
+    def add(status: str, *, control: str = "auto", **attributes: object) -> Path:
+        add_chip(7, "amdgpu", "pci0000:00/0000:03:00.0", **(attributes or {"temp1_input": 40000}))
+        power = sysfs / "devices/pci0000:00/0000:03:00.0/power"
+        write(power / "control", f"{control}\n")
+        return write(power / "runtime_status", f"{status}\n")
+
+    return add
+
+
+@pytest.mark.parametrize(
+    ("control", "status", "expected"),
+    [
+        ("auto", "active", 40.0),
+        ("auto", "suspended", None),
+        ("auto", "suspending", None),
+        ("auto", "resuming", None),
+        ("auto", "unsupported", 40.0),
+        ("on", "active", 40.0),
+    ],
+)
+def test_a_device_is_read_only_while_it_is_awake(
+    sensor: HwmonSensor, add_gpu: AddChip, control: str, status: str, expected: float | None
+) -> None:
+    add_gpu(status, control=control)
+    assert celsius(sensor.read()) == {"amdgpu/temp1": expected}
+
+
+def test_a_device_that_sleeps_is_no_failure(sensor: HwmonSensor, add_gpu: AddChip) -> None:
+    add_gpu("suspended", fan1_input=900, in0_input=750)
+    reading = sensor.read()
+    assert [sample.speed_rpm for sample in reading.fans] == [None]
+    assert [sample.volts for sample in reading.voltages] == [None]
+
+
+def test_the_awake_that_all_fail_are_a_failure_beside_one_that_sleeps(
+    sensor: HwmonSensor, add_gpu: AddChip, add_chip: AddChip
+) -> None:
+    add_gpu("suspended")
+    break_file(add_chip(0, "board", "isa", temp1_input=31000) / "temp1_input")
+    with pytest.raises(SensorError, match="none of 1 inputs"):
+        sensor.read()
+
+
+def test_a_device_is_asked_at_each_reading_whether_it_sleeps(sensor: HwmonSensor, add_gpu: AddChip) -> None:
+    status = add_gpu("active")
+    found = []
+    for state in ("active", "suspended", "active"):
+        status.write_text(f"{state}\n")
+        found.append(celsius(sensor.read())["amdgpu/temp1"])
+    assert found == [40.0, None, 40.0]
+
+
+def test_limits_that_could_not_be_asked_for_are_read_once_the_device_is_awake(
+    sensor: HwmonSensor, add_gpu: AddChip, now: list[float]
+) -> None:
+    status = add_gpu("suspended", temp1_input=40000, temp1_label="edge", temp1_crit=100000)
+    found = [sensor.read().temperatures[0].critical_celsius]
+    status.write_text("active\n")
+    for _ in range(2):
+        now[0] += 5.0
+        found.append(sensor.read().temperatures[0].critical_celsius)
+    assert found == [None, None, 100.0]
+
+
+def test_a_device_that_sleeps_on_is_not_looked_for_again_and_again(
+    sensor: HwmonSensor, add_gpu: AddChip, add_chip: AddChip, now: list[float]
+) -> None:
+    add_gpu("suspended")
+    sensor.read()
+    add_chip(0, "board", "isa", temp1_input=31000)
+    now[0] += 59.0
+    assert "board/temp1" not in celsius(sensor.read())

@@ -18,8 +18,18 @@ Inter-|   Receive                                                |  Transmit
 """  # noqa: E501 - as the kernel writes it
 
 
-def line(name: str, *, received: int = 0, transmitted: int = 0, errors: tuple[int, int] = (0, 0)) -> str:
-    return f"{name:>6}: {received} 9 {errors[0]} 8 0 0 0 7 {transmitted} 6 {errors[1]} 5 0 0 0 0\n"
+def line(
+    name: str,
+    *,
+    received: int = 0,
+    transmitted: int = 0,
+    errors: tuple[int, int] = (0, 0),
+    drops: tuple[int, int] = (0, 0),
+) -> str:
+    return (
+        f"{name:>6}: {received} 9 {errors[0]} {drops[0]} 21 22 23 24"
+        f" {transmitted} 6 {errors[1]} {drops[1]} 31 32 33 34\n"
+    )
 
 
 def net_dev(*names: str) -> str:
@@ -53,7 +63,12 @@ def sensor(make: Callable[..., NetworkSensor]) -> NetworkSensor:
 
 def test_errors_are_those_of_both_directions() -> None:
     text = HEADINGS + line("eth0", received=500, transmitted=70, errors=(3, 4))
-    assert parse_net_dev(text) == {"eth0": InterfaceCounters(500, 70, 7)}
+    assert parse_net_dev(text) == {"eth0": InterfaceCounters(500, 70, 7, drops=0)}
+
+
+def test_drops_are_those_of_both_directions() -> None:
+    text = HEADINGS + line("eth0", drops=(5, 6))
+    assert parse_net_dev(text) == {"eth0": InterfaceCounters(0, 0, 0, drops=11)}
 
 
 def test_counters_that_touch_the_name_are_read() -> None:
