@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import AwareDatetime, Field
 
-from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.frame import GpuSample, TelemetryFrame
 from neuromodd.core.record import NonNegative, Ratio, Record
 from neuromodd.errors import InvalidRecordError, InvalidValueError, shortened
 
@@ -298,7 +298,7 @@ class _BestWork:
 
 
 class _Sources:
-    """The work sources by kind (power, gpus, cgroup), and whether they changed for good.
+    """The work sources by kind (power, gpus, compute, cgroup), and whether they changed for good.
 
     A kind that can't be told at the moment stays what it was; one seen for the first time is no change.
     """
@@ -341,10 +341,20 @@ def _work_sources(frame: TelemetryFrame) -> dict[str, str]:
     if frame.power is not None and frame.power.on_mains is not None:
         seen["power"] = "mains" if frame.power.on_mains else "battery"
     if frame.gpus is not None:
-        seen["gpus"] = ",".join(sorted(f"gpu:{gpu.uuid or gpu.index}" for gpu in frame.gpus if not gpu.lost))
+        reached = [gpu for gpu in frame.gpus if not gpu.lost]
+        seen["gpus"] = ",".join(sorted(f"gpu:{_place(gpu)}" for gpu in reached))
+        computing = [gpu for gpu in reached if gpu.compute_processes is not None]
+        if computing:
+            busy = sorted(f"compute:{_place(gpu)}" for gpu in computing if gpu.compute_processes)
+            seen["compute"] = ",".join(busy)
     if frame.work is not None and frame.work.cgroup is not None:
         seen["cgroup"] = f"cgroup:{frame.work.cgroup}"
     return seen
+
+
+def _place(gpu: GpuSample) -> str | int:
+    # A GPU that sleeps from the start has no uuid until it is woken: that is no other GPU.
+    return gpu.pci_bus_id or gpu.uuid or gpu.index
 
 
 def _listed(sources: Mapping[str, str]) -> str:

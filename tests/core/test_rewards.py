@@ -297,6 +297,25 @@ def test_a_gpu_that_is_found_again_is_a_switch(frame: MakeFrame) -> None:
     assert (event.previous, event.current) == ("", "gpu:0")
 
 
+def test_the_first_compute_process_on_a_gpu_is_a_switch_and_the_second_is_none(frame: MakeFrame) -> None:
+    counts = [0] * 5 + [1] * 10 + [2] * 10
+    frames = [
+        frame(float(i), gpus=(GpuSample(index=0, uuid="A", compute_processes=count),))
+        for i, count in enumerate(counts)
+    ]
+    (event,) = watch(RewardDetector(), frames)
+    assert isinstance(event, SourceSwitch)
+    assert (event.previous, event.current) == ("gpu:A", "compute:A,gpu:A")
+
+
+def test_a_gpu_that_wakes_up_for_the_first_time_is_no_switch(frame: MakeFrame) -> None:
+    place = "0000:01:00.0"
+    asleep = GpuSample(index=0, pci_bus_id=place, suspended=True)
+    awake = GpuSample(index=0, pci_bus_id=place, uuid="A", compute_processes=0)
+    frames = [frame(float(i), gpus=(asleep if i < 5 else awake,)) for i in range(20)]
+    assert watch(RewardDetector(), frames) == []
+
+
 def test_from_mains_to_battery_is_a_switch(frame: MakeFrame) -> None:
     (event,) = watch(RewardDetector(), (on(frame, float(i), mains=i < 5) for i in range(10)))
     assert isinstance(event, SourceSwitch)
