@@ -73,6 +73,21 @@ def live(level: float, ticks: int, *, compiled: bool) -> Callable[[], int]:
     return run
 
 
+def single(level: float, steps: int) -> Callable[[], int]:
+    """Steps of the default network one by one, in plain Python."""
+    engine = SpikingInferenceEngine(compiled=False)
+    stimuli = [level] * 8
+    for _ in range(400):
+        engine.step(stimuli, LEVELS)
+
+    def run() -> int:
+        for _ in range(steps):
+            engine.step(stimuli, LEVELS)
+        return steps
+
+    return run
+
+
 def record(path: Path, frames: int) -> None:
     """A recording of a host whose processor is busy now and then."""
     brain, start = Brain(), datetime(2026, 1, 1, tzinfo=UTC)
@@ -155,6 +170,8 @@ def main() -> None:
         ("run", 1.0): bulk(EngineConfig(), 1.0, 50_000),
         ("plain tick", 0.3): live(0.3, 500, compiled=False),
         ("plain tick", 1.0): live(1.0, 500, compiled=False),
+        ("plain step", 0.3): single(0.3, 5_000),
+        ("plain step", 1.0): single(1.0, 5_000),
         ("compiled tick", 0.3): live(0.3, 5_000, compiled=True),
         ("large", 0.3): bulk(LARGE, 0.3, 200),
         ("large", 1.0): bulk(LARGE, 1.0, 200),
@@ -168,6 +185,8 @@ def main() -> None:
         row(f"8 + 5 neurons, 8 channels at level {level}, compiled run", f"{1e6 / figure:,.0f} steps/s")
     for level in (0.3, 1.0):
         row(f"the same live, plain Python, at level {level}", f"{best['plain tick', level]:.1f} us a step")
+    for level in (0.3, 1.0):
+        row(f"the same step by step, plain Python, at level {level}", f"{best['plain step', level]:.1f} us")
     row("the same live, compiled, at level 0.3", f"{best['compiled tick', 0.3]:.2f} us a step")
     ratio = best["plain tick", 0.3] / best["run", 0.3]
     row("a compiled run over plain ticks, at level 0.3", f"{ratio:.0f} times as fast")

@@ -21,7 +21,7 @@ from neuromodd import __version__, logs
 from neuromodd.config import BrokerAddress, changed_options, resolve_broker
 from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.encoding import CHANNELS
-from neuromodd.core.engine import SpikingInferenceEngine
+from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
 from neuromodd.core.inputs import OutsideInput, SettingsInput
 from neuromodd.core.messages import (
     OFFLINE,
@@ -82,7 +82,9 @@ class Daemon:
         self._password = settings.mqtt.read_password()
         self._state_directory = StateDirectory(settings.checkpoint.state_directory())
         try:
-            self._brain = Brain(settings.brain, settings.engine.seed)
+            # Without numba the log says it, and no warning besides.
+            compiled = None if numba_installed() else False
+            self._brain = Brain(settings.brain, settings.engine.seed, compiled=compiled)
             self._prepare_engine()
             self._store = CheckpointStore(self._state_directory.path, keep=settings.checkpoint.keep)
             self._resume(fresh=fresh)

@@ -30,8 +30,23 @@ def _compiled(*, cache: bool) -> Callable[..., None]:
     return function
 
 
-try:
-    run = _compiled(cache=True)
-except RuntimeError:
-    # No directory that numba could keep its cache in: compile anew each time.
-    run = _compiled(cache=False)
+def _begin() -> Callable[..., None]:
+    try:
+        return _compiled(cache=True)
+    except RuntimeError:
+        # No directory that numba could keep its cache in: compile anew each time.
+        return _compiled(cache=False)
+
+
+_run = _begin()
+
+
+def run(*arguments: object) -> None:
+    """`dynamics.run` as machine code; compiled by the first call, for some seconds, unless it is cached."""
+    global _run  # noqa: PLW0603 - the one function of this module
+    try:
+        _run(*arguments)
+    except OSError:
+        # The cache could not be written (the disk is full); nothing has run yet.
+        _run = _compiled(cache=False)
+        _run(*arguments)

@@ -25,6 +25,9 @@ LEVELS = 5
 FORGOTTEN = 1e-17
 """A spike trace below this, after some 39 time constants, moves no weight by a bit that counts: it is 0."""
 
+SCALE_LIMIT = 4.0
+"""A row whose factor has grown beyond this is scaled weight by weight again."""
+
 TINY = 1e-290
 """The budget over a sum of weights below this may overflow."""
 
@@ -382,12 +385,13 @@ def depress(
             weights[column + i] = left
 
     # Back to the budget by the row's factor alone, where nothing but the sum is in question: no weight can
-    # come to exceed 2, and the row has not lost more than half of its sum.
+    # come to exceed 2, the row has not lost more than half of its sum, and the factor, which multiplies the
+    # rounding errors of the sum too, is still small.
     simple = budget <= WEIGHT_MAX
     others = 0
     for i in range(neurons):
         gone = scale[i] * lost[i]
-        by_factor = simple and settled[i] > 0.0 and budget - gone > gone
+        by_factor = simple and settled[i] > 0.0 and budget - gone > gone and scale[i] < SCALE_LIMIT
         scale[i] = scale[i] * (budget / (budget - gone)) if by_factor else scale[i]
         lost[i] = 0.0 if by_factor else gone
         others += 1 if lost[i] > 0.0 else 0
@@ -425,14 +429,25 @@ def convert(conversion: float, p: Parameters, s: State, probability: Sequence[fl
 
 
 def settle(i: int, p: Parameters, s: State) -> None:
-    """Bring the row of neuron `i` to the budget and its floor, with 1 as its factor."""
+    """Bring the row of neuron `i` to the budget and its floor, with 1 as its factor.
+
+    A row that has lost everything at once would be deaf for ever: its primary synapse takes the budget, the
+    others what it can't hold.
+    """
     neurons = len(s.v)
     channels = len(s.pre)
-    if s.scale[i] != 1.0:
-        for j in range(channels):
-            s.weights[j * neurons + i] *= s.scale[i]
-        s.scale[i] = 1.0
+    total = 0.0
+    for j in range(channels):
+        s.weights[j * neurons + i] *= s.scale[i]
+        total += s.weights[j * neurons + i]
+    s.scale[i] = 1.0
     s.settled[i] = 1.0
+    if total <= 0.0:
+        most = p.budget if p.budget < WEIGHT_MAX else WEIGHT_MAX
+        for j in range(channels):
+            rest = p.budget - most
+            s.weights[j * neurons + i] = most if j == i % channels else rest / (channels - 1)
+        return
     rescale(s.weights, i, neurons, channels, i % channels, p.budget, p.primary_floor)
 
 

@@ -9,30 +9,34 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import operator
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 import numpy as np
 
 from neuromodd.core import dynamics, parameter_file
+from neuromodd.core.engine_state import checked
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron
-from neuromodd.core.parameter_file import spelt
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.results import RunResult, StepResult
 from neuromodd.core.stdp import WEIGHT_MAX
-from neuromodd.core.stimuli import intensities, levels_of, table
+from neuromodd.core.stimuli import intensities, levels_of, numbers, table
 from neuromodd.errors import (
-    CheckpointMismatchError,
     InvalidValueError,
     MissingExtraError,
     NeuromoddError,
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    from neuromodd.core.stimuli import Levels
 
 T = TypeVar("T", int, float)
 
@@ -54,22 +58,26 @@ class SpikingInferenceEngine:
         config: dimensions and constants; the design's if not given.
         seed: of the generator, 0 or more.
         compiled: run under numba (extra `fast`); if not given, where it is installed and the network has
-            1000 synapses or more. A small network is quick enough as it is, and starts at once.
+            1000 synapses or more. A small network is quick enough as it is, and starts at once; for a
+            large one without numba there is a RuntimeWarning.
 
     Raises:
-        InvalidValueError: the seed is negative.
+        InvalidValueError: the seed is negative, or no whole number.
         MissingExtraError: `compiled` is asked for, and numba is not installed.
     """
 
     def __init__(
-        self, config: EngineConfig | None = None, seed: int = 0, *, compiled: bool | None = None
+        self, config: EngineConfig | None = None, seed: SupportsIndex = 0, *, compiled: bool | None = None
     ) -> None:
-        if seed < 0:
-            raise InvalidValueError("SpikingInferenceEngine.seed", seed, "a whole number >= 0")
         self.config = config or EngineConfig()
-        self.seed = seed
+        self.seed = _seed(seed)
         if compiled is None:
             compiled = self.large and numba_installed()
+            if self.large and not compiled:
+                # Python says it once a process for each place that makes such an engine.
+                remedy = "pip install 'neuromodd[fast]'"
+                text = f"a large network without numba runs slower: {remedy}"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._run, self._compiled = _dynamics(compiled=compiled), compiled
         self._p = _parameters(self.config)
         self.reset()
@@ -175,9 +183,9 @@ class SpikingInferenceEngine:
 
     def step(
         self,
-        stimuli: Sequence[float | None],
+        stimuli: Levels,
         modulators: NeuroModulators,
-        drives: Sequence[float | None] | None = None,
+        drives: Levels | None = None,
         *,
         phasic_dopamine: float | None = None,
     ) -> StepResult:
@@ -203,9 +211,9 @@ class SpikingInferenceEngine:
 
     def tick(
         self,
-        stimuli: Sequence[float | None],
+        stimuli: Levels,
         modulators: NeuroModulators,
-        drives: Sequence[float | None] | None = None,
+        drives: Levels | None = None,
         *,
         phasic_dopamine: float | None = None,
     ) -> StepResult:
@@ -219,7 +227,7 @@ class SpikingInferenceEngine:
         modulators: NeuroModulators | Sequence[NeuroModulators],
         drives: ArrayLike | None = None,
         *,
-        phasic_dopamine: float | Sequence[float] | None = None,
+        phasic_dopamine: float | Sequence[float] | NDArray[np.floating[Any]] | None = None,
     ) -> RunResult:
         """Advance T ticks in one call: the same bits as T calls of `tick`, and far quicker if compiled.
 
@@ -243,8 +251,14 @@ class SpikingInferenceEngine:
                     bank_drives[:, neuron] = x[:, channel]
         else:
             bank_drives = table("drives", drives, c.izhikevich_neurons)
-        each = [modulators] * ticks if isinstance(modulators, NeuroModulators) else modulators
-        phasic = phasic_dopamine if isinstance(phasic_dopamine, Sequence) else [phasic_dopamine] * ticks
+        each = modulators if isinstance(modulators, Sequence) else [modulators] * ticks
+        phasic: Sequence[float | None] = (
+            [None if phasic_dopamine is None else float(phasic_dopamine)] * ticks
+            if phasic_dopamine is None or isinstance(phasic_dopamine, Real)
+            else numbers(
+                "SpikingInferenceEngine.phasic_dopamine", phasic_dopamine, f"{ticks} numbers"
+            ).tolist()
+        )
         rows = {"drives": len(bank_drives), "modulators": len(each), "phasic_dopamine": len(phasic)}
         for place, came in rows.items():
             if came != ticks:
@@ -268,18 +282,18 @@ class SpikingInferenceEngine:
         return RunResult(
             step=self._step,
             steps_per_tick=steps,
-            input_spikes=np.array(counts.input, dtype=np.int64).reshape(ticks, -1),
-            lif_spikes=np.array(counts.lif, dtype=np.int64).reshape(ticks, -1),
+            input_spikes=np.array(counts.input, dtype=np.int64).reshape(ticks, c.channels),
+            lif_spikes=np.array(counts.lif, dtype=np.int64).reshape(ticks, c.lif_neurons),
             izhikevich_spikes=np.array(counts.bank, dtype=np.int64).reshape(ticks, c.izhikevich_neurons),
-            prediction_error=np.array(counts.error).reshape(ticks, -1),
+            prediction_error=np.array(counts.error, dtype=np.float64).reshape(ticks, c.channels),
         )
 
     def _advance(
         self,
         steps: int,
-        stimuli: Sequence[float | None],
+        stimuli: Levels,
         modulators: NeuroModulators,
-        drives: Sequence[float | None] | None,
+        drives: Levels | None,
         phasic_dopamine: float | None,
         *,
         predict: bool,
@@ -320,9 +334,9 @@ class SpikingInferenceEngine:
             steps,
             predict,
             draws if self._compiled else draws.tolist(),
-            self._floats(stimuli),
-            self._floats(drives),
-            self._floats(levels),
+            self._as_array(stimuli),
+            self._as_array(drives),
+            self._as_array(levels),
             self._p,
             self._s,
             self._room,
@@ -347,6 +361,10 @@ class SpikingInferenceEngine:
     def _floats(self, values: Sequence[float]) -> list[float]:
         """As the dynamics take them: an array for machine code, which to the type checker is a list too."""
         return np.array(values, dtype=np.float64) if self._compiled else list(values)  # type: ignore[return-value]
+
+    def _as_array(self, values: Sequence[float]) -> Sequence[float]:
+        """What is only read, without a copy where none is needed."""
+        return self._floats(values) if self._compiled else values
 
     def _ints(self, values: Sequence[int]) -> list[int]:
         return np.array(values, dtype=np.int64) if self._compiled else list(values)  # type: ignore[return-value]
@@ -375,23 +393,15 @@ class SpikingInferenceEngine:
 
         Raises:
             CheckpointMismatchError: the state is of a network of other dimensions.
-            InvalidValueError: a list in it has not the length that the dimensions ask for.
+            InvalidValueError: something in it is missing, of another kind, or out of range; the engine has
+                not moved.
         """
-        c = self.config
-        if state["dimensions"] != c.dimensions:
-            raise CheckpointMismatchError(None, spelt(state["dimensions"]), spelt(c.dimensions))
-        moving = {name: state[name] for name in dynamics.State._fields}
-        moving["error"] = [math.nan if error is None else error for error in state["error"]]
-        if not (self._traces and moving["eligibility"]):
-            moving["eligibility"] = [0.0] * self._traces
-        for name, values in self._s._asdict().items():
-            if len(moving[name]) != len(values):
-                place = f"SpikingInferenceEngine.restore.{name}"
-                raise InvalidValueError(place, len(moving[name]), f"{len(values)} values")
-        last_post = self._ints(moving.pop("last_post"))
-        floats = {name: self._floats(values) for name, values in moving.items()}
-        self._rng.bit_generator.state = state["generator"]
-        self.seed, self._step = int(state["seed"]), int(state["step"])
+        lengths = {name: len(values) for name, values in self._s._asdict().items()}
+        saved = checked(state, self.config.dimensions, lengths)
+        last_post = self._ints([int(step) for step in saved.moving.pop("last_post")])
+        floats = {name: self._floats(values) for name, values in saved.moving.items()}
+        self.seed, self._step = saved.seed, saved.step
+        self._rng = np.random.Generator(saved.generator)
         self._s = dynamics.State(last_post=last_post, **floats)
 
     def to_json(self) -> str:
@@ -446,6 +456,16 @@ class SpikingInferenceEngine:
 
 _DRIVING_CHANNELS = ((1, 4), (2, 5), (3, 7))
 """What a neuron of the bank hears where no drives are given: power, heat and work."""
+
+
+def _seed(seed: SupportsIndex) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidValueError("SpikingInferenceEngine.seed", seed, "a whole number >= 0")
+    return number
 
 
 def numba_installed() -> bool:

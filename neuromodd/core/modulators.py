@@ -115,7 +115,11 @@ class NeuroModulators(Record):
         )
 
     def apply_event(self, event: RewardEvent) -> Self:
-        """These levels after `event`; a level that is None stays None, unless the event sets it."""
+        """These levels after `event`; a level that is None stays None, unless the event sets it.
+
+        Raises:
+            InvalidValueError: it is none of the three events.
+        """
         dopamine, cortisol, acetylcholine = self.dopamine, self.cortisol, self.acetylcholine
         match event:
             case WorkAccepted():
@@ -127,6 +131,9 @@ class NeuroModulators(Record):
             case SourceSwitch():
                 dopamine = 0.0
                 cortisol = None if cortisol is None else _unit(cortisol + SWITCH_STRESS)
+            case _:
+                kinds = "WorkAccepted, BreakthroughFound or SourceSwitch"
+                raise InvalidValueError("NeuroModulators.apply_event", event, kinds)
         return self.model_copy(
             update={"dopamine": dopamine, "cortisol": cortisol, "acetylcholine": acetylcholine}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromodd.core.stdp import WEIGHT_MAX
+from neuromodd.core.stimuli import numbers
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError, shortened
 
 if TYPE_CHECKING:
@@ -38,8 +40,14 @@ def write(
         "thresholds": thresholds,
     }
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        # The user knows of no draft.
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def read(path: Path, dimensions: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -57,14 +65,16 @@ def read(path: Path, dimensions: Mapping[str, int]) -> tuple[NDArray[np.float64]
         raise CheckpointDamagedError(path, f"not readable: {type(error).__name__}: {error}") from None
     if kind != FORMAT:
         raise CheckpointDamagedError(path, f"not a {FORMAT} file")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise CheckpointDamagedError(path, f"version: got {version!r}, expected {VERSION}")
     if version != VERSION:
-        raise CheckpointMismatchError(path, f"version {version}", f"version {VERSION}")
+        raise CheckpointMismatchError(path, f"version {version}", f"version {VERSION}; upgrade neuromodd")
     if found != dict(dimensions):
         raise CheckpointMismatchError(path, spelt(found), spelt(dimensions))
     try:
-        weights = np.array(document["weights"], dtype=np.float64)
-        theta = np.array(document["thresholds"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+        weights = numbers("weights", document["weights"], "numbers")
+        theta = numbers("thresholds", document["thresholds"], "numbers")
+    except (KeyError, ValueError) as error:
         raise CheckpointDamagedError(path, f"not readable: {type(error).__name__}: {error}") from None
     neurons, channels = dimensions["lif_neurons"], dimensions["channels"]
     if weights.shape != (neurons, channels) or theta.shape != (neurons,):
@@ -78,6 +88,6 @@ def read(path: Path, dimensions: Mapping[str, int]) -> tuple[NDArray[np.float64]
 
 def spelt(dimensions: object) -> str:
     """Dimensions as words, for a message."""
-    if not isinstance(dimensions, Mapping):
+    if not isinstance(dimensions, Mapping) or not dimensions:
         return f"dimensions {shortened(dimensions)}"
     return ", ".join(f"{name} {count}" for name, count in dimensions.items())

@@ -57,7 +57,7 @@ def _fail(record: str, error: ValidationError) -> InvalidRecordError:
     return InvalidRecordError(
         record,
         [
-            f"{place}: got {shortened(got)}, expected {expected}"
+            f"{place}: got {shortened(got)}, expected {expected}" if place else f"expected {expected}"
             for place, got, expected in describe_faults(error)
         ],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,9 @@ def stdp_window(
     return -a_minus * math.exp(dt_steps / tau_minus)
 
 
-def apply_stdp(neuron: LifNeuron, pre_times: Sequence[int], dopamine_lr: float) -> None:
+def apply_stdp(
+    neuron: LifNeuron, pre_times: Sequence[int] | NDArray[np.integer[Any]], dopamine_lr: float
+) -> None:
     """Pair the neuron's last spike with the last spike of each of its inputs.
 
     w <- clip(w + dopamine_lr * dw, 0, 2). A time below 0 means "never": that synapse stays. A
@@ -62,7 +64,7 @@ def apply_stdp(neuron: LifNeuron, pre_times: Sequence[int], dopamine_lr: float) 
     if dopamine_lr == 0.0 or t_post < 0:
         return
     neuron.weights = [
-        w if t_pre < 0 else min(max(w + dopamine_lr * stdp_window(t_post - t_pre), 0.0), WEIGHT_MAX)
+        w if t_pre < 0 else min(max(w + dopamine_lr * stdp_window(int(t_post - t_pre)), 0.0), WEIGHT_MAX)
         for w, t_pre in zip(neuron.weights, pre_times, strict=True)
     ]
 

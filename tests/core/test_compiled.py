@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,7 +146,8 @@ def test_without_numba_a_compiled_engine_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr("neuromodd.core.engine.numba_installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"needs the extra `fast`: pip install 'neuromodd\[fast\]'"):
         SpikingInferenceEngine(compiled=True)
-    assert not SpikingInferenceEngine(EngineConfig(lif_neurons=200)).compiled
+    with pytest.warns(RuntimeWarning, match=r"pip install 'neuromodd\[fast\]'"):
+        assert not SpikingInferenceEngine(EngineConfig(lif_neurons=200)).compiled
 
 
 def test_an_engine_that_is_not_compiled_imports_no_numba() -> None:
@@ -166,9 +169,48 @@ def test_where_no_cache_can_be_kept_the_step_is_compiled_anew() -> None:
     assert done.stdout == "20\n"
 
 
+def test_a_cache_that_can_not_be_written_stops_nobody(tmp_path: Path) -> None:
+    # Files may have 4 kB: as on a full disk, the code that is to be kept does not fit.
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "from neuromodd import NeuroModulators, SpikingInferenceEngine\n"
+        "engine = SpikingInferenceEngine(compiled=True)\n"
+        "print(engine.tick([0.5] * 8, NeuroModulators()).step)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "20\n"
+
+
+def test_a_run_of_no_ticks_does_nothing() -> None:
+    engine = SpikingInferenceEngine()
+    before = bits(engine)
+    result = engine.run(np.zeros((0, 8)), NeuroModulators())
+    assert (result.step, result.lif_spikes.shape, result.prediction_error.shape) == (0, (0, 8), (0, 8))
+    assert bits(engine) == before
+
+
+def test_phasic_dopamine_for_each_tick_may_be_an_array() -> None:
+    one, other = (SpikingInferenceEngine(CONFIGS["violent traces"]) for _ in range(2))
+    stimuli, levels, phasic = wander(one.config, 20)
+    one.run(stimuli, levels, phasic_dopamine=np.array(phasic))
+    other.run(stimuli, levels, phasic_dopamine=phasic)
+    assert bits(one) == bits(other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (([["a"] * 8], NeuroModulators()), "stimuli: got"),
+        (([[10**400] * 8], NeuroModulators()), "stimuli: got"),
+        (([[0.5] * 8, [0.5] * 7], NeuroModulators()), "stimuli: got"),
+        (([[0.5] * 8], None), "modulators: got"),
         (([[0.5] * 7], NeuroModulators()), r"stimuli: got 'shape \(1, 7\)', expected rows of 8 values"),
         (([0.5] * 8, NeuroModulators()), r"stimuli: got 'shape \(8,\)'"),
         (([[float("inf")] * 8], NeuroModulators()), "stimuli: got 'infinity'"),

@@ -656,6 +656,10 @@ Damage = Callable[[dict[str, Any]], Any]
         (lambda document: {**document, "weights": [[math.nan] * 8] * 8}, "weight outside"),
         (lambda document: {**document, "thresholds": [0.0] * 8}, "threshold"),
         (lambda document: {**document, "thresholds": [math.inf] * 8}, "threshold"),
+        (lambda document: {**document, "thresholds": [10**400] * 8}, "not readable"),
+        (lambda document: {**document, "weights": [["1"] * 8] * 8}, "not readable"),
+        (lambda document: {**document, "version": "1"}, "version: got '1', expected 1"),
+        (lambda document: {**document, "version": True}, "version: got True, expected 1"),
     ],
 )
 def test_a_damaged_parameter_file_is_refused_and_changes_nothing(
@@ -696,7 +700,7 @@ def test_parameters_of_other_dimensions_are_refused_naming_both(tmp_path: Path) 
         SpikingInferenceEngine().load_parameters(path)
 
 
-@pytest.mark.parametrize("dimensions", [None, 3, []])
+@pytest.mark.parametrize("dimensions", [None, 3, [], {}])
 def test_dimensions_of_no_sense_are_refused(tmp_path: Path, dimensions: object) -> None:
     path = tmp_path / "parameters.json"
     trained().save_parameters(path)
@@ -715,6 +719,129 @@ def test_parameters_of_a_newer_version_are_refused(tmp_path: Path) -> None:
         SpikingInferenceEngine().load_parameters(path)
 
 
+def test_saving_where_it_can_not_be_names_the_users_path_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as folder:
+        trained().save_parameters(tmp_path)
+    assert folder.value.filename == str(tmp_path)
+    missing = tmp_path / "nowhere" / "learned.json"
+    with pytest.raises(FileNotFoundError) as nowhere:
+        trained().save_parameters(missing)
+    assert nowhere.value.filename == str(missing)
+    assert list(tmp_path.parent.glob("*.tmp")) == []
+
+
 def test_a_parameter_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         SpikingInferenceEngine().load_parameters(tmp_path / "nowhere.json")
+
+
+# What a caller may get wrong
+
+
+def a_state(**changes: Any) -> dict[str, Any]:
+    """The state of an engine that has lived a little, with changes; None takes a part out."""
+    engine = SpikingInferenceEngine(seed=4)
+    engine.tick([0.9] * 8, NeuroModulators())
+    state = {**engine.state(), **changes}
+    return {name: value for name, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dimensions": None}, r"restore\.dimensions: got None, expected a value"),
+        ({"weights": [math.nan] * 64}, r"restore\.weights: got .*expected finite numbers from 0 on"),
+        ({"weights": [-5.0] * 64}, r"restore\.weights"),
+        ({"weights": [2.5] * 64}, r"restore\.weights: got 2\.5.*, expected 2\.0 at most"),
+        ({"weights": ["a"] * 64}, r"restore\.weights"),
+        ({"weights": 3}, r"restore\.weights: got 3, expected a list of 64"),
+        ({"v": [math.inf] * 8}, r"restore\.v: got .*expected finite numbers"),
+        ({"theta": [None] * 8}, r"restore\.theta"),
+        ({"theta": ["0.2"] * 8}, r"restore\.theta"),
+        ({"theta": [0.0] * 8}, r"restore\.theta: got .*expected finite numbers above 0"),
+        ({"theta": [0.2] * 7}, r"restore\.theta: got 7, expected 8 values"),
+        ({"scale": [0.0] * 8}, r"restore\.scale"),
+        ({"pre": [1.5] * 8}, r"restore\.pre"),
+        ({"last_post": [0.5] * 8}, r"restore\.last_post: got .*expected whole numbers from -1 on"),
+        ({"error": ["a"] * 8}, r"restore\.error"),
+        ({"step": -5}, r"restore\.step: got -5, expected a whole number >= 0"),
+        ({"step": 1.5}, r"restore\.step"),
+        ({"seed": "x"}, r"restore\.seed"),
+        ({"generator": {"bit_generator": "MT19937"}}, r"restore\.generator"),
+        ({"generator": 7}, r"restore\.generator"),
+    ],
+)
+def test_a_damaged_state_is_refused_by_name_and_moves_nothing(changes: dict[str, Any], message: str) -> None:
+    engine = SpikingInferenceEngine(seed=9)
+    before = engine.to_json()
+    with pytest.raises(InvalidValueError, match=message):
+        engine.restore(a_state(**changes))
+    assert engine.to_json() == before
+
+
+def test_a_state_that_is_whole_is_taken_over() -> None:
+    engine = SpikingInferenceEngine(seed=9)
+    engine.restore(a_state())
+    assert engine.state() == a_state()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x", None])
+def test_a_seed_that_is_no_whole_number_is_refused(seed: Any) -> None:
+    with pytest.raises(InvalidValueError, match=r"seed: got .*, expected a whole number >= 0"):
+        SpikingInferenceEngine(seed=seed)
+
+
+def test_a_seed_of_numpy_is_a_whole_number() -> None:
+    engine = SpikingInferenceEngine(seed=np.int64(3))
+    assert engine.to_json() == SpikingInferenceEngine(seed=3).to_json()
+
+
+@pytest.mark.parametrize("stimuli", [["0.5"] * 8, np.full((8, 1), 0.5), [[]] * 8, [1j] * 8])
+def test_what_is_no_number_is_refused_by_its_place(stimuli: Any) -> None:
+    with pytest.raises(InvalidValueError, match=r"stimuli\[0\]: got .*, expected a finite number or None"):
+        SpikingInferenceEngine().tick(stimuli, NeuroModulators())
+
+
+def test_levels_that_are_none_are_refused() -> None:
+    with pytest.raises(InvalidValueError, match="modulators: got None, expected NeuroModulators"):
+        SpikingInferenceEngine().step([0.5] * 8, None)  # type: ignore[arg-type]
+
+
+def test_an_array_of_stimuli_is_a_list_of_them() -> None:
+    one, other = SpikingInferenceEngine(), SpikingInferenceEngine()
+    x = np.linspace(-0.5, 1.5, 8)
+    assert one.tick(x, NeuroModulators()) == other.tick(x.tolist(), NeuroModulators())
+
+
+def driven_then_stunned(config: EngineConfig, drive: int, stun: int, turns: int) -> SpikingInferenceEngine:
+    """Neurons fire under dopamine, then fall silent under cortisol while their inputs go on: depression."""
+    engine = SpikingInferenceEngine(config, compiled=True)
+    for _ in range(turns):
+        engine.run(np.full((drive, config.channels), 0.9), NeuroModulators(dopamine=1.0))
+        engine.run(np.full((stun, config.channels), 0.9), NeuroModulators(dopamine=1.0, cortisol=1.0))
+    return engine
+
+
+@pytest.mark.parametrize("learning_gain", [10.0, 20.0, 50.0])
+@pytest.mark.parametrize("tau", [1000.0, 10_000.0])
+def test_long_depression_leaves_rows_at_the_budget(learning_gain: float, tau: float) -> None:
+    config = EngineConfig(tau_minus_steps=tau, learning_gain=learning_gain, primary_floor=0.0)
+    engine = driven_then_stunned(config, 30, 300, 3)
+    assert np.array(engine.weights).sum(axis=1) == pytest.approx(np.full(8, 2.0), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EngineConfig(learning_gain=150.0),
+        EngineConfig(a_minus=5.0),
+        EngineConfig(channels=1, lif_neurons=1, budget=0.1, primary_floor=0.1, learning_gain=10.0),
+        EngineConfig(budget=5.0, learning_gain=150.0),
+    ],
+    ids=["gain", "a_minus", "one channel", "wide budget"],
+)
+def test_a_row_that_loses_everything_at_once_goes_on_with_its_primary_synapse(config: EngineConfig) -> None:
+    engine = driven_then_stunned(config, 10, 100, 10)
+    rows = np.array(engine.weights)
+    assert rows.sum(axis=1) == pytest.approx(np.full(len(rows), config.budget), abs=1e-12)
+    assert ((rows >= 0.0) & (rows <= 2.0)).all()

@@ -320,3 +320,9 @@ def test_a_gpu_at_half_its_clock_does_half_the_work(
 def test_setpoints_write_only_what_was_set() -> None:
     assert Setpoints().to_json() == "{}"
     assert Setpoints(work_target=2.0).to_json() == '{"work_target":2.0}'
+
+
+@pytest.mark.parametrize("event", ["WorkAccepted", None, RewardEvent(kind="Praise")])
+def test_what_is_no_event_is_refused(event: Any) -> None:
+    with pytest.raises(InvalidValueError, match=r"apply_event: got .*, expected WorkAccepted"):
+        NeuroModulators().apply_event(event)
