@@ -15,7 +15,7 @@ run: $(VENV)/.ready-run
 	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' $(BIN)/neuromodd run
 
 # Everything that CI checks.
-test: $(VENV)/.ready-test mosquitto lint types layers check
+test: $(VENV)/.ready-test tools lint types layers check
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
@@ -31,7 +31,7 @@ types: $(VENV)/.ready-test
 layers: $(VENV)/.ready-test
 	$(BIN)/lint-imports
 
-check: $(VENV)/.ready-test mosquitto
+check: $(VENV)/.ready-test tools
 	$(BIN)/python -m pytest
 
 # What takes minutes: the distal reward problem in full.
@@ -39,8 +39,9 @@ long: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m long
 
 # Cost and speed on this machine, for the tables in the README.
-benchmark: $(VENV)/.ready-test mosquitto
+benchmark: $(VENV)/.ready-test tools
 	$(BIN)/python benchmarks/resources.py
+	$(BIN)/python benchmarks/sensors.py
 	$(BIN)/python benchmarks/engine.py
 
 $(VENV)/.ready-venv:
@@ -62,11 +63,13 @@ $(VENV)/.ready-test: pyproject.toml | $(VENV)/.ready-venv
 	@$(PIP_INSTALL) --editable '.[all]' --group test --group lint
 	@touch $@ $(VENV)/.ready-run
 
-# Debian starts a broker as soon as it is installed; the tests start their own, on free ports.
-.PHONY: mosquitto
-mosquitto:
-	@PATH="$$PATH:/usr/sbin"; command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null || { \
-	  $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) mosquitto mosquitto-clients && \
+# A broker, and a C compiler for the library that stands in for NVML. Debian starts a broker as soon as it is
+# installed; the tests start their own, on free ports.
+.PHONY: tools
+tools:
+	@PATH="$$PATH:/usr/sbin"; command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null \
+	  && printf '#include <stdio.h>\n' | gcc -x c -E - >/dev/null 2>&1 || { \
+	  $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) mosquitto mosquitto-clients gcc libc6-dev && \
 	  if [ -d /run/systemd/system ]; then $(AS_ROOT) systemctl disable --now mosquitto; fi; }
 
 clean:

@@ -20,6 +20,7 @@ import structlog
 from neuromodd import __version__, logs
 from neuromodd.config import BrokerAddress, changed_options, resolve_broker
 from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.diagnostics import FaultClass
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
 from neuromodd.core.inputs import OutsideInput, SettingsInput
@@ -223,7 +224,9 @@ class Daemon:
         for event in tick.events:
             log.info("reward", **event.model_dump(mode="json", exclude={"time_utc", "node"}))
         if tick.fault_changed and (self._newest is not None or tick.fault.evidence):
-            log.warning("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
+            healthy = tick.fault.fault_class is FaultClass.HealthyStandby
+            say = log.info if healthy else log.warning
+            say("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
         self._newest = tick
         self._say_what_changed()
 

@@ -207,7 +207,7 @@ class Watched(NamedTuple):
 
 
 class Baselines:
-    """The memory of all devices, by uuid (else by number) and `host` for the host's core rail."""
+    """The memory of all devices, by uuid (else by place or number) and `host` for the host's core rail."""
 
     def __init__(self) -> None:
         self.devices: dict[str, Device] = {}
@@ -256,7 +256,7 @@ def _watched(frame: TelemetryFrame) -> list[Watched]:
     # A GPU that is lost, asleep or hung tells no utilisation; what is known of it stays as it is.
     found = [
         Watched(
-            gpu.uuid or f"gpu{gpu.index}",
+            gpu.uuid or gpu.pci_bus_id or f"gpu{gpu.index}",
             f"gpus.{gpu.index}",
             _gpu_mode(gpu, gpu.utilization_ratio),
             gpu.power_watts,

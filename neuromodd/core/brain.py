@@ -67,8 +67,8 @@ GOVERNOR_IDLE_RATIO = 0.1
 FAULT_STRESS = 0.6
 """Tonic cortisol of a hardware fault that is beyond doubt: it stands, so it is standing stress.
 
-While one of the four fault classes holds, tonic cortisol is at least this times the fault's confidence,
-from the very tick that shows it. Neither an ambiguity nor health raises anything.
+While a fault class holds, or several that can't be told apart, tonic cortisol is at least this times the
+confidence, from the very tick that shows it. A lack of sensors raises nothing.
 """
 
 STRESS_LEVEL = 0.5
@@ -394,7 +394,7 @@ def _drifted(measured: NeuroModulators, last: NeuroModulators, elapsed_s: float)
 def _stressed(tonic: NeuroModulators, fault: Fault) -> NeuroModulators:
     """The tonic levels under a fault."""
     least = FAULT_STRESS * fault.confidence
-    if not fault.fault_class.is_fault or (tonic.cortisol or 0.0) >= least:
+    if not fault.is_damage or (tonic.cortisol or 0.0) >= least:
         return tonic
     return tonic.model_copy(update={"cortisol": least})
 

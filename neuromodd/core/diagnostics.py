@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _FAULT_RULES = sum(rule.fault_class.is_fault for rule in RULES)
+_OF_FAULTS = frozenset(rule.name for rule in RULES if rule.fault_class.is_fault)
 _PRECEDENCES = {rule.name: rule.precedence for rule in RULES}
 _LAST = max(_PRECEDENCES.values())
 
@@ -51,6 +52,11 @@ class Fault(Record):
     confidence: Ratio
     evidence: tuple[Evidence, ...] = ()
     since_utc: AwareDatetime | None = None
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether something is broken, be it one thing or several that can't be told apart."""
+        return any(found.rule in _OF_FAULTS for found in self.evidence)
 
 
 class Finding(NamedTuple):

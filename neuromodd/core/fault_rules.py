@@ -20,6 +20,9 @@ from neuromodd.errors import InvalidValueError
 FIRMWARE_WORDS = frozenset({"LibRmVersionMismatch", "CorruptedInforom", "ResetRequired"})
 """Errors of the driver that say that driver, library or firmware state do not fit together."""
 
+LOST_WORD = "GpuIsLost"
+"""The driver's word for a device that it does not reach, and then perhaps for itself."""
+
 BUS_XID = 79
 """The GPU has fallen off the bus."""
 
@@ -138,6 +141,8 @@ class Rule(NamedTuple):
 
 
 def _device_lost(recent: Recent) -> Found:
+    if recent.frame.gpu_driver_error == LOST_WORD:
+        return (Evidence(reading="gpu_driver_error", value=LOST_WORD, rule="device lost"),)
     if not recent.gpus:
         return None
     return tuple(
@@ -256,7 +261,7 @@ def _rail_depressed(recent: Recent) -> Found:
 
 def _driver_silent(recent: Recent) -> Found:
     word = recent.frame.gpu_driver_error
-    if word is None or word in FIRMWARE_WORDS:
+    if word is None or word == LOST_WORD or word in FIRMWARE_WORDS:
         return ()
     return (Evidence(reading="gpu_driver_error", value=word, rule="driver does not answer"),)
 

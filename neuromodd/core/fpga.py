@@ -45,6 +45,10 @@ class FpgaMetrics(Record):
     failing_endpoints: int | None = measured("report_timing_summary: endpoints that miss their setup", ge=0)
     whs_ns: float | None = measured("report_timing_summary: worst hold slack", null="no path is constrained")
     ths_ns: float | None = measured("report_timing_summary: total negative hold slack, 0 or below")
+    wpws_ns: float | None = measured(
+        "report_timing_summary: worst pulse width slack", null="no path is constrained"
+    )
+    tpws_ns: float | None = measured("report_timing_summary: total negative pulse width slack, 0 or below")
     lut_utilization_ratio: float | None = measured(
         "report_utilization: look-up tables in use, above 1 it does not fit",
         needs="fpga.utilization_report",
@@ -52,6 +56,12 @@ class FpgaMetrics(Record):
     )
     tool_version: str | None = measured("the reports' header: Vivado's version")
     device: str | None = measured("the reports' header: the part")
+
+    @property
+    def met(self) -> bool | None:
+        """Whether no slack is negative, of setup, hold and pulse width; None without a constrained path."""
+        slacks = [slack for slack in (self.wns_ns, self.whs_ns, self.wpws_ns) if slack is not None]
+        return min(slacks) >= 0.0 and not self.failing_endpoints if slacks else None
 
     @property
     def stress(self) -> float | None:
@@ -85,6 +95,8 @@ class FpgaMetrics(Record):
             failing_endpoints=_count(cells, "TNS Failing Endpoints"),
             whs_ns=_slack(cells, "WHS(ns)"),
             ths_ns=_slack(cells, "THS(ns)"),
+            wpws_ns=_slack(cells, "WPWS(ns)"),
+            tpws_ns=_slack(cells, "TPWS(ns)"),
             lut_utilization_ratio=ratio,
             tool_version=_version(header.get("Tool Version")),
             device=header.get("Device"),
@@ -177,11 +189,12 @@ def _lut_utilization(text: str) -> tuple[int, float | None]:
         position = text.rfind(f"\n| {name}")
         while position >= 0:
             row = _table_cells(text[position + 1 : position + _ROW_SLICE].partition("\n")[0])
-            cells = dict(zip(_table_columns(text, position), row, strict=False))
-            # The tables of single dies have such a row too, without these columns.
-            if row[:1] in ([name], [f"{name}*"]) and {"Used", "Available"} <= cells.keys():
-                used, available = _amount(cells["Used"]), _amount(cells["Available"])
-                return position, used / available if used is not None and available else None
+            if row[:1] in ([name], [f"{name}*"]):
+                cells = dict(zip(_table_columns(text, position), row, strict=False))
+                # The tables of single dies have such a row too, without these columns.
+                if {"Used", "Available"} <= cells.keys():
+                    used, available = _amount(cells["Used"]), _amount(cells["Available"])
+                    return position, used / available if used is not None and available else None
             position = text.rfind(f"\n| {name}", 0, position)
     raise _not_a_utilization_report(text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from typing import TypeVar
 
 from neuromodd.core.fpga import FpgaMetrics
@@ -119,7 +120,7 @@ class FrameAssembler:
         self._meter = RateMeter()
         self._devices: dict[str, dict[str, RateMeter]] = {}
         self._last_s: float | None = None
-        self._nvidia_gpus = 0
+        self._gpu_numbers: dict[tuple[str | None, int], int] = {}
 
     def assemble(
         self,
@@ -287,13 +288,12 @@ class FrameAssembler:
         )
 
     def _gpus(self, nvidia: Reading | None, amd: Reading | None) -> tuple[GpuSample, ...] | None:
-        """All GPUs; those of AMD are numbered after as many of NVIDIA as there ever were."""
+        """All GPUs, each with the number that it got when it was first seen."""
         gpus: list[GpuSample] = []
         if nvidia is not None and isinstance(nvidia.value, GpuReading):
             reading = nvidia.value
             meters = self._meters("pcie", (str(index) for index in reading.pcie))
             for gpu in reading.gpus:
-                self._nvidia_gpus = max(self._nvidia_gpus, gpu.index + 1)
                 if counters := reading.pcie.get(gpu.index):
                     meter = meters[str(gpu.index)]
                     rates = {
@@ -304,9 +304,17 @@ class FrameAssembler:
                 else:
                     gpus.append(gpu)
         if amd is not None and isinstance(amd.value, GpuReading):
-            first = self._nvidia_gpus
-            gpus += [gpu.model_copy(update={"index": first + gpu.index}) for gpu in amd.value.gpus]
-        return tuple(gpus) or None
+            gpus += amd.value.gpus
+        return tuple(self._numbered(gpu) for gpu in gpus) or None
+
+    def _numbered(self, gpu: GpuSample) -> GpuSample:
+        """The GPU with a number of its own: its driver's, unless a GPU of another driver has that."""
+        key = (gpu.vendor, gpu.index)
+        if key not in self._gpu_numbers:
+            taken = self._gpu_numbers.values()
+            self._gpu_numbers[key] = next(n for n in chain([gpu.index], count()) if n not in taken)
+        number = self._gpu_numbers[key]
+        return gpu if number == gpu.index else gpu.model_copy(update={"index": number})
 
     def _dominant_cgroup(self, reading: Reading | None, cpu: CpuSample | None) -> str | None:
         if reading is None or not isinstance(reading.value, CgroupReading):

@@ -97,6 +97,7 @@ class Sampler:
             if sensor not in self._stuck and self._absent_until_s.get(name, now_s) <= now_s
         ]
         readings: dict[str, Reading] = {}
+        inherited: set[str] = set()
         while todo:
             job = _Job(todo, self._clock, asyncio.get_running_loop(), self._returned)
             self._worker.submit(job)
@@ -107,9 +108,13 @@ class Sampler:
                     readings[outcome.name] = outcome.reading
             if hung is None:
                 break
-            self._leave_behind(hung)
+            heir = self._leave_behind(hung)
             done = {outcome.name for outcome in job.outcomes} | {hung}
             todo = [sensor for sensor in todo if sensor.name not in done]
+            if heir is not None and hung not in inherited:
+                # Once a sample, so that many devices that hang share the delay among the ticks.
+                inherited.add(hung)
+                todo.append(heir)
         return readings
 
     @property
@@ -136,7 +141,8 @@ class Sampler:
             ),
         )
 
-    def _leave_behind(self, name: str) -> None:
+    def _leave_behind(self, name: str) -> Sensor | None:
+        """Go on without the sensor that hangs; who goes on in its place, if anybody does."""
         sensor = self._sensors[name]
         heir = sensor.successor() if isinstance(sensor, Divisible) else None
         if heir is None:
@@ -148,6 +154,7 @@ class Sampler:
         error = f"no answer within {self._deadline_s} s"
         failures = 1 if before is None else before.failures + 1
         self._set(name, SensorStatus(state="hung", error=error, failures=failures))
+        return heir
 
     def _returned(self, sensor: Sensor) -> None:
         self._stuck.discard(sensor)

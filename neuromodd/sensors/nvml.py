@@ -18,7 +18,7 @@ from neuromodd.core.readings import GpuReading, PcieCounters
 from neuromodd.errors import SensorAbsentError, SensorError
 from neuromodd.sensors import nvml_questions as ask
 from neuromodd.sensors.files import Rescan
-from neuromodd.sensors.nvml_devices import Backoff, Device
+from neuromodd.sensors.nvml_devices import DRIVER, Backoff, Device, Stuck
 from neuromodd.sensors.pci import PciGpu, find_gpus
 
 _LIBRARY = "libnvidia-ml.so.1"
@@ -39,6 +39,10 @@ _NEVER = frozenset({"NotSupported", "FunctionNotFound"})
 
 _CORRUPTED = "CorruptedInforom"
 _MISMATCH = "LibRmVersionMismatch"
+_NOT_LOADED = "DriverNotLoaded"
+
+# Our word for a driver that does not come back at all; the library's own for one that gives up waiting.
+_HANGS = "Timeout"
 
 # A reading of PCIe throughput is a measurement of 20 ms, in the library, a direction and device. With many
 # devices they take turns.
@@ -104,8 +108,7 @@ class NvmlSensor:
         self._driver_error: str | None = None
         self._events: Any = None
         self._turn = 0
-        # Devices whose calls have not come back; shared with the sensors that come after this one.
-        self._hung: set[int] = set()
+        self._stuck = Stuck(clock)
         self._lock = threading.Lock()
         self._asking: int | None = None
         self._superseded = threading.Event()
@@ -117,13 +120,18 @@ class NvmlSensor:
             SensorAbsentError: there is no driver library, or the driver has no GPU.
             SupersededError: the call that hung came back; its successor has long gone on.
         """
+        if DRIVER in self._stuck:
+            gpus = tuple(device.bare(hung=True) for device in self._devices.values())
+            return GpuReading(gpus=gpus, driver_error=_HANGS)
         if self._driver.waiting:
             return GpuReading(driver_error=self._driver_error)
-        if self._nvml is None:
-            self._nvml = _load()
         try:
+            if self._nvml is None:
+                with self._at(DRIVER):
+                    self._nvml = _load()
             self._look_around()
-            self._collect_xids()
+            with self._at(DRIVER):
+                self._collect_xids()
             reading = self._reading()
         except NvmlFaultError as fault:
             return self._back_off(fault)
@@ -139,17 +147,18 @@ class NvmlSensor:
         return reading
 
     def successor(self) -> NvmlSensor | None:
-        """Another sensor, for all devices but the one that this sensor hangs on; None if it hangs elsewhere.
+        """Another sensor, for all devices but the one that this sensor hangs on; None if it hangs on none.
 
-        Called from another thread than the one that hangs.
+        Where the driver as a whole hangs, it tells just that. Called from another thread than the one that
+        hangs.
         """
         with self._lock:
             if self._asking is None:
                 return None
-            self._hung.add(self._asking)
+            self._stuck.hang(self._asking)
             self._superseded.set()
         heir = NvmlSensor(sysfs_root=self._sysfs_root, clock=self._clock, trace=self._trace)
-        heir._hung = self._hung
+        heir._stuck = self._stuck
         heir._devices = {
             place: Device(
                 device.index,
@@ -199,8 +208,9 @@ class NvmlSensor:
             self._keep(found)
             if self._all_asleep():
                 return
-        self._initialise()
-        counted = self._call("nvmlDeviceGetCount")
+        with self._at(DRIVER):
+            self._initialise()
+            counted = self._call("nvmlDeviceGetCount")
         if found:
             self._attach_all()
         if not found or (counted and not self._devices):
@@ -243,11 +253,11 @@ class NvmlSensor:
 
     def _attach(self, device: Device) -> None:
         """Get the device's handle and what stays as it is; a device that sleeps is left alone."""
-        if device.index in self._hung or (device.pci is not None and device.pci.suspended()):
+        if device.index in self._stuck or (device.pci is not None and device.pci.suspended()):
             device.seen = True
             return
         try:
-            with self._at(device):
+            with self._at(device.index):
                 if device.pci is None:
                     device.handle = self._call("nvmlDeviceGetHandleByIndex", device.index)
                 else:
@@ -263,7 +273,10 @@ class NvmlSensor:
         device.never.clear()
         device.seldom_due_s = 0.0
         device.constant = self._answers(device, ask.ONCE)
+        known = device.identity.get("uuid")
         device.identity |= {name: device.constant.pop(name, None) for name in ("uuid", "name")}
+        if device.identity["uuid"] != known is not None:
+            device.inforom_asked = False
         if device.pci is None and (info := self._ask("nvmlDeviceGetPciInfo", device.handle)):
             device.identity["pci_bus_id"] = _as_in_sysfs(info.busId)
         if not device.inforom_asked:
@@ -294,12 +307,27 @@ class NvmlSensor:
         device.handle = None
         device.seen = device.seen or fault.word in _DEVICE_FAULTS or fault.word in (_UNKNOWN, _CORRUPTED)
         device.fault = fault.word if device.seen else None
+        # What comes back may have been repaired.
+        device.inforom_asked = False
         if device.fault is not None and not self._losses.waiting:
             self._losses.begin()
 
     def _back_off(self, fault: NvmlFaultError) -> GpuReading:
+        """Wait before the driver is asked again.
+
+        Raises:
+            SensorAbsentError: there is a library, but neither a driver nor a device.
+        """
         self.close()
-        if fault.word == _MISMATCH and not self._hung:
+        for device in self._devices.values():
+            device.inforom_asked = False
+        if (
+            fault.word == _NOT_LOADED
+            and not self._devices
+            and not find_gpus(self._sysfs_root, vendor=_VENDOR)
+        ):
+            raise SensorAbsentError("nvml: there is a library, but no driver and no NVIDIA GPU")
+        if fault.word == _MISMATCH and not self._stuck.any_hung:
             # The driver was replaced, and the library in memory is still that of the old one.
             _unload(self._nvml)
             self._nvml = None
@@ -310,19 +338,24 @@ class NvmlSensor:
     # Asking
 
     @contextmanager
-    def _at(self, device: Device) -> Iterator[None]:
-        """Whoever hangs in here hangs on `device`."""
+    def _at(self, index: int) -> Iterator[None]:
+        """Whoever hangs in here hangs on that device, or on the DRIVER."""
         with self._lock:
-            if self._superseded.is_set():
-                raise SupersededError("nvml: another sensor has gone on")
-            self._asking = device.index
+            self._go_on()
+            self._asking = index
         try:
             yield
         finally:
             with self._lock:
                 self._asking = None
                 if self._superseded.is_set():
-                    self._hung.discard(device.index)
+                    self._stuck.come_back(index)
+                else:
+                    self._stuck.answer(index)
+
+    def _go_on(self) -> None:
+        if self._superseded.is_set():
+            raise SupersededError("nvml: another sensor has gone on")
 
     def _reading(self) -> GpuReading:
         gpus: list[GpuSample] = []
@@ -341,7 +374,7 @@ class NvmlSensor:
         return GpuReading(gpus=tuple(gpus), pcie=pcie)
 
     def _sample(self, device: Device) -> tuple[GpuSample, PcieCounters | None]:
-        if device.index in self._hung:
+        if device.index in self._stuck:
             return device.bare(hung=True), None
         if device.pci is not None and device.pci.suspended():
             return device.bare(suspended=True), None
@@ -350,7 +383,7 @@ class NvmlSensor:
             self._attach(device)
         if device.handle is not None:
             try:
-                with self._at(device):
+                with self._at(device.index):
                     values, counters = self._values(device)
             except NvmlFaultError as fault:
                 self._lose(device, fault)
@@ -381,7 +414,7 @@ class NvmlSensor:
                 break
             self._turn += 1
             device = devices[self._turn % len(devices)]
-            with suppress(NvmlFaultError), self._at(device):
+            with suppress(NvmlFaultError), self._at(device.index):
                 rates[device.index] = self._answers(device, ask.THROUGHPUT)
         return rates
 
@@ -392,6 +425,8 @@ class NvmlSensor:
             asked = (question.function, question.constants)
             if asked in device.never:
                 continue
+            # One that came back late has nothing more to ask.
+            self._go_on()
             try:
                 answer = self._call(
                     question.function, device.handle, *map(self._constant, question.constants)

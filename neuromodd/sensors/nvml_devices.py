@@ -9,6 +9,9 @@ from typing import Any
 from neuromodd.core.frame import GpuSample
 from neuromodd.sensors.pci import PciGpu
 
+DRIVER = -1
+"""Stands for the driver itself among the indices of devices."""
+
 _FIRST_BACKOFF_S = 5.0
 _LONGEST_BACKOFF_S = 60.0
 
@@ -39,6 +42,42 @@ class Backoff:
     def end(self) -> None:
         """Have nothing to wait for."""
         self._wait_s, self._until_s = _FIRST_BACKOFF_S, None
+
+
+class Stuck:
+    """Devices (and the driver) whose calls have not come back, or came back late a short while ago.
+
+    Shared by a sensor and those that come after it, on several threads.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._hung: set[int] = set()
+        self._late: dict[int, Backoff] = {}
+
+    def __contains__(self, index: int) -> bool:
+        """Whether the device is better not asked."""
+        late = self._late.get(index)
+        return index in self._hung or (late is not None and late.waiting)
+
+    @property
+    def any_hung(self) -> bool:
+        """Whether a thread is inside the library."""
+        return bool(self._hung)
+
+    def hang(self, index: int) -> None:
+        """A call for it has missed the deadline."""
+        self._hung.add(index)
+        self._late.setdefault(index, Backoff(self._clock))
+
+    def come_back(self, index: int) -> None:
+        """That call has returned; what is slow is left alone for longer and longer."""
+        self._hung.discard(index)
+        self._late[index].begin()
+
+    def answer(self, index: int) -> None:
+        """It has answered in time."""
+        self._late.pop(index, None)
 
 
 @dataclass(slots=True)

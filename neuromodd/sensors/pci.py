@@ -29,8 +29,8 @@ class PciGpu:
         self._status.close()
 
 
-def find_gpus(sysfs_root: Path, *, vendor: str, driver: str) -> list[PciGpu]:
-    """The display devices of `vendor` that `driver` runs, in the order of their addresses.
+def find_gpus(sysfs_root: Path, *, vendor: str, driver: str | None = None) -> list[PciGpu]:
+    """The display devices of `vendor` that `driver` runs, or any, in the order of their addresses.
 
     Args:
         sysfs_root: the host's /sys.
@@ -42,5 +42,5 @@ def find_gpus(sysfs_root: Path, *, vendor: str, driver: str) -> list[PciGpu]:
         for folder in sorted(sysfs_root.glob("bus/pci/devices/*"))
         if read_word(folder / "vendor") == vendor
         and (read_word(folder / "class") or "").startswith(_DISPLAY_CLASS)
-        and (folder / "driver").resolve().name == driver
+        and (driver is None or (folder / "driver").resolve().name == driver)
     ]

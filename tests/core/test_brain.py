@@ -422,8 +422,14 @@ def test_the_stress_of_a_fault_is_a_least_one(frame: MakeFrame, celsius: float, 
     assert second == pytest.approx(max(celsius - 83.0, 0.0) / 10.0)
 
 
-def test_an_ambiguity_is_no_stress(frame: MakeFrame) -> None:
+def test_two_faults_at_once_are_stress_too(frame: MakeFrame) -> None:
     tick = Brain().step(faulty(frame, 0.0, lost=True, gpu_driver_error="ResetRequired"))
+    assert tick.fault.fault_class is FaultClass.UnknownAmbiguity
+    assert tick.tonic.cortisol == FAULT_STRESS * 0.45
+
+
+def test_a_lack_of_sensors_is_no_stress(frame: MakeFrame) -> None:
+    tick = Brain().step(frame(0.0, gpu_driver_error="Timeout"))
     assert tick.fault.fault_class is FaultClass.UnknownAmbiguity
     assert tick.tonic.cortisol == 0.0
 

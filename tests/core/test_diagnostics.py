@@ -873,3 +873,8 @@ def test_any_course_resumes_as_if_it_never_stopped(courses: list[dict[str, Any]]
     resumed = FaultMonitor(parameters)
     resumed.restore(json.loads(json.dumps(stopped.state(), allow_nan=False)))
     assert found + live(resumed, frames[cut:]) == expected
+
+
+def test_a_driver_that_a_lost_device_keeps_from_starting_is_a_dead_die(frame: MakeFrame) -> None:
+    fault = FaultMonitor().update(frame(0.0, gpu_driver_error="GpuIsLost"), 0.0)
+    assert (fault.fault_class, fault.evidence[0].reading) == (FaultClass.GpuDieDead, "gpu_driver_error")

@@ -400,3 +400,18 @@ def test_twenty_megabytes_are_read_in_time(at_end: bool) -> None:
     metrics = FpgaMetrics.parse(paths + TIMING if at_end else TIMING + paths)
     assert metrics.wns_ns == -0.5
     assert time.monotonic() - begin < 5.0
+
+
+@pytest.mark.parametrize(
+    ("slacks", "met"),
+    [
+        ({}, None),
+        ({"wns_ns": 0.0, "whs_ns": 0.1, "wpws_ns": 1.0}, True),
+        ({"wns_ns": -0.001, "whs_ns": 0.1}, False),
+        ({"wns_ns": 0.5, "whs_ns": -0.1}, False),
+        ({"wns_ns": 0.5, "wpws_ns": -0.5}, False),
+        ({"wns_ns": 0.5, "failing_endpoints": 1}, False),
+    ],
+)
+def test_a_build_is_met_where_no_slack_is_negative(slacks: dict[str, float], met: bool | None) -> None:
+    assert FpgaMetrics(**slacks).met is met

@@ -418,25 +418,39 @@ def test_used_memory_is_a_share_of_its_limit(
 
 
 def gpus(*indices: int, pcie: dict[int, PcieCounters] | None = None) -> GpuReading:
-    return GpuReading(gpus=tuple(GpuSample(index=index) for index in indices), pcie=pcie or {})
+    return GpuReading(
+        gpus=tuple(GpuSample(index=index, vendor="nvidia") for index in indices), pcie=pcie or {}
+    )
+
+
+def cards(*indices: int) -> GpuReading:
+    return GpuReading(gpus=tuple(GpuSample(index=index, vendor="amd") for index in indices))
 
 
 def test_gpus_of_amd_are_numbered_after_those_of_nvidia() -> None:
-    frame = Host().look(0.0, nvml=gpus(0, 1), amdgpu=gpus(0, 1))
+    frame = Host().look(0.0, nvml=gpus(0, 1), amdgpu=cards(0, 1))
     assert frame.gpus is not None
     assert [gpu.index for gpu in frame.gpus] == [0, 1, 2, 3]
 
 
 def test_gpus_of_amd_keep_their_numbers_while_the_other_driver_is_silent() -> None:
     host = Host()
-    host.look(0.0, nvml=gpus(0, 1), amdgpu=gpus(0))
-    frame = host.look(1.0, amdgpu=gpus(0))
+    host.look(0.0, nvml=gpus(0, 1), amdgpu=cards(0))
+    frame = host.look(1.0, amdgpu=cards(0))
     assert frame.gpus is not None
     assert [gpu.index for gpu in frame.gpus] == [2]
 
 
+def test_a_gpu_keeps_its_number_when_another_driver_comes_later() -> None:
+    host = Host()
+    host.look(0.0, amdgpu=cards(0))
+    frame = host.look(1.0, nvml=gpus(0), amdgpu=cards(0))
+    assert frame.gpus is not None
+    assert [(gpu.vendor, gpu.index) for gpu in frame.gpus] == [("nvidia", 1), ("amd", 0)]
+
+
 def test_gpus_of_amd_alone_are_numbered_from_0() -> None:
-    frame = Host().look(0.0, amdgpu=gpus(0, 1))
+    frame = Host().look(0.0, amdgpu=cards(0, 1))
     assert frame.gpus is not None
     assert [gpu.index for gpu in frame.gpus] == [0, 1]
 

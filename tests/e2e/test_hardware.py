@@ -97,7 +97,7 @@ def test_a_gpu_that_is_lost_is_a_fault_with_evidence_and_stress_and_found_again(
     assert gpu_of(back, 0)["power_watts"] == 297.5
 
 
-def test_a_gpu_whose_call_hangs_costs_one_tick_and_hides_no_other(
+def test_a_gpu_whose_call_hangs_delays_one_tick_and_hides_no_other(
     watch: Callable[..., Listener], workstation: Workstation
 ) -> None:
     heard = watch("--sensors.deadline_s", "0.3")
@@ -111,8 +111,19 @@ def test_a_gpu_whose_call_hangs_costs_one_tick_and_hides_no_other(
     # The others go on at the pace of the ticks: a deadline each would show.
     later = heard.wait("telemetry", lambda frame: frame.json["sequence"] == first + 20)
     assert later.at_s - hung.at_s < 10.0
-    missing = [frame for frame in heard.named("telemetry") if frame.json["gpus"] is None]
-    assert len(missing) == 1
+    assert all(frame.json["gpus"] for frame in heard.named("telemetry"))
+
+
+def test_a_driver_that_hangs_as_a_whole_does_not_look_healthy(
+    watch: Callable[..., Listener], workstation: Workstation
+) -> None:
+    workstation.say("- nvmlInit ~hang\n")
+    heard = watch("--sensors.deadline_s", "0.3")
+    fault = heard.wait("fault").json
+    assert (fault["class"], fault["evidence"][0]["value"]) == ("UnknownAmbiguity", "Timeout")
+    workstation.say()
+    heard.wait("telemetry", lambda frame: frame.json["gpus"] and gpu_of(frame, 0)["power_watts"] == 297.5)
+    heard.wait("fault", fault_is("HealthyStandby"))
 
 
 def test_a_build_that_misses_its_timing_drives_the_timing_neuron(

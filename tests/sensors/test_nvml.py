@@ -100,6 +100,7 @@ json.dump({"results": results, "log": log.read_text().splitlines() if log.exists
 Result = dict[str, Any]
 Play = Callable[..., tuple[list[Result], list[str]]]
 AddGpu = Callable[..., Path]
+Hang = Callable[..., list[Any]]
 
 
 class Step(NamedTuple):
@@ -273,6 +274,19 @@ def test_an_inforom_that_is_corrupted_is_told(play: Play) -> None:
     assert [gpu["inforom_valid"] for gpu in gpus] == [False, True]
 
 
+def test_an_inforom_that_was_repaired_is_asked_again_after_a_loss(play: Play) -> None:
+    corrupted = HEALTHY + "0 nvmlDeviceValidateInforom !14\n"
+    gone = HEALTHY + f"0 * {UNINITIALIZED}\n"
+    results, _ = play(Step(0.0, corrupted), Step(1.0, gone), Step(6.0))
+    assert [result["gpus"][0]["inforom_valid"] for result in (results[0], results[2])] == [False, True]
+
+
+def test_a_card_that_was_swapped_is_not_blamed_for_the_one_before(play: Play) -> None:
+    corrupted = HEALTHY + "0 nvmlDeviceValidateInforom !14\n"
+    results, _ = play(Step(0.0, corrupted), Step(60.0, HEALTHY + "0 nvmlDeviceGetUUID GPU-other\n"))
+    assert [result["gpus"][0]["inforom_valid"] for result in results] == [False, True]
+
+
 def test_errors_of_the_driver_are_told_once_and_by_the_gpu_that_had_them(play: Play) -> None:
     troubled = HEALTHY + "1 xid 119\n1 xid 79\n"
     results, _ = play(Step(0.0), Step(1.0, troubled), Step(2.0, troubled))
@@ -401,7 +415,8 @@ def test_a_gpu_that_takes_the_place_of_a_lost_one_has_its_own_identity(play: Pla
         ("!77", "Error77"),
     ],
 )
-def test_a_driver_that_does_not_start_says_why(play: Play, code: str, word: str) -> None:
+def test_a_driver_that_does_not_start_says_why(play: Play, add_gpu: AddGpu, code: str, word: str) -> None:
+    add_gpu("0000:01:00.0", driver="none")
     assert read_once(play, f"- nvmlInit {code}") == {"gpus": [], "pcie": {}, "driver_error": word}
 
 
@@ -421,14 +436,26 @@ def test_a_driver_that_comes_back_is_read_again_after_the_back_off(play: Play) -
     assert told_each == [("LibRmVersionMismatch", 0), ("LibRmVersionMismatch", 0), (None, 2)]
 
 
-def test_the_back_off_doubles_to_a_minute(play: Play) -> None:
+def test_a_library_without_a_driver_on_a_host_without_a_gpu_is_no_trouble(play: Play) -> None:
+    absent = "nvml: there is a library, but no driver and no NVIDIA GPU"
+    assert read_once(play, f"- nvmlInit {DRIVER_NOT_LOADED}")["absent"] == absent
+
+
+def test_a_driver_that_is_unloaded_is_missed_although_its_gpu_can_no_longer_be_seen(play: Play) -> None:
+    results, _ = play(Step(0.0), Step(1.0, HEALTHY + f"0 * {DRIVER_NOT_LOADED}\n"))
+    assert results[1]["driver_error"] == "DriverNotLoaded"
+
+
+def test_the_back_off_doubles_to_a_minute(play: Play, add_gpu: AddGpu) -> None:
+    add_gpu("0000:01:00.0", driver="none")
     refused = HEALTHY + f"- nvmlInit {DRIVER_NOT_LOADED}\n"
     # Tries at 0, 5, 15, 35, 75, 135 and 195 s, and at no other second.
     _, log = play(*(Step(float(second), refused) for second in range(200)))
     assert log == ["init refused"] * 7
 
 
-def test_a_driver_that_worked_meanwhile_starts_with_the_first_back_off(play: Play) -> None:
+def test_a_driver_that_worked_meanwhile_starts_with_the_first_back_off(play: Play, add_gpu: AddGpu) -> None:
+    add_gpu("0000:01:00.0", driver="none")
     refused = HEALTHY + f"- nvmlInit {DRIVER_NOT_LOADED}\n"
     gone = HEALTHY + f"0 * {UNINITIALIZED}\n"
     results, _ = play(Step(0.0, refused), Step(5.0, refused), Step(15.0), Step(16.0, gone), Step(21.0))
@@ -558,7 +585,7 @@ import asyncio, json, os, pathlib, sys, threading
 from neuromodd.sensors.base import Sampler
 from neuromodd.sensors.nvml import NvmlSensor
 
-scenarios = json.load(sys.stdin)
+scenarios, seconds, deadline_s = json.load(sys.stdin)
 
 def play(name):
     draft = pathlib.Path(os.environ["NVML_STUB_SCENARIO"] + ".draft")
@@ -568,24 +595,30 @@ def play(name):
 async def main():
     now = [0.0]
     sensor = NvmlSensor(sysfs_root=pathlib.Path("/nowhere"), clock=lambda: now[0])
-    sampler = Sampler([sensor], deadline_s=0.3, clock=lambda: now[0])
+    sampler = Sampler([sensor], deadline_s=deadline_s, clock=lambda: now[0])
     told = []
     async def sample():
         readings = await sampler.sample()
-        gpus = readings["nvml"].value.gpus if "nvml" in readings else None
-        seen = None if gpus is None else [[gpu.hung, gpu.name, gpu.power_watts] for gpu in gpus]
-        told.append([sampler.statuses["nvml"].state, seen, threading.active_count()])
+        value = readings["nvml"].value if "nvml" in readings else None
+        told.append({
+            "state": sampler.statuses["nvml"].state,
+            "failures": sampler.statuses["nvml"].failures,
+            "driver_error": None if value is None else value.driver_error,
+            "gpus": None if value is None else [[gpu.hung, gpu.name, gpu.power_watts] for gpu in value.gpus],
+            "threads": threading.active_count(),
+        })
     play("healthy")
     await sample()
     play("hangs")
     for _ in range(5):
-        now[0] += 1.0
+        now[0] += seconds
         await sample()
     play("healthy")
     while threading.active_count() > 2:
         await asyncio.sleep(0.01)
-    now[0] += 1.0
-    await sample()
+    for later in (1.0, 5.0):
+        now[0] += later
+        await sample()
     sampler.close()
     # Below what the sampler logs.
     print(json.dumps(told))
@@ -595,17 +628,17 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def hang(nvml_stub: Path, tmp_path: Path) -> Callable[[str], list[Any]]:
-    """Samples once in health, five times while `line` holds, once in health: state, GPUs, threads."""
+def hang(nvml_stub: Path, tmp_path: Path) -> Hang:
+    """Samples once in health, five times while `line` holds, then 1 and 6 s after the call has come back."""
 
-    def run(line: str) -> list[Any]:
+    def run(line: str, *, seconds: float = 1.0, deadline_s: float = 0.3) -> list[Any]:
         environment = os.environ | {
             "LD_LIBRARY_PATH": str(nvml_stub / "stub"),
             "NVML_STUB_SCENARIO": str(tmp_path / "scenario"),
         }
         done = subprocess.run(
             [sys.executable, "-c", HANGING_SCRIPT],
-            input=json.dumps({"healthy": HEALTHY, "hangs": HEALTHY + line}),
+            input=json.dumps([{"healthy": HEALTHY, "hangs": HEALTHY + line}, seconds, deadline_s]),
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
@@ -622,37 +655,45 @@ GOOD = [False, "NVIDIA Stub 0", 250.5]
 OTHER = [False, "NVIDIA Stub 1", 250.5]
 
 
-def test_a_gpu_that_hangs_is_left_behind_and_the_other_is_read_on(hang: Callable[[str], list[Any]]) -> None:
+def test_a_gpu_that_hangs_is_left_behind_and_the_other_is_read_on(hang: Hang) -> None:
     steps = hang("0 nvmlDeviceGetPowerUsage ~hang\n")
-    states, gpus, threads = zip(*steps, strict=True)
-    # One tick is lost on finding out; the last is after the call has come back.
-    assert states == ("ok", "hung", "ok", "ok", "ok", "ok", "ok")
     hung = [[True, "NVIDIA Stub 0", None], OTHER]
-    assert list(gpus) == [[GOOD, OTHER], None, hung, hung, hung, hung, [GOOD, OTHER]]
-    # The loop's, the one that hangs, and the one that goes on.
-    assert max(threads) == 3
+    # What came back late is left alone for 5 s.
+    assert [step["gpus"] for step in steps] == [[GOOD, OTHER], *[hung] * 6, [GOOD, OTHER]]
+    # One deadline was missed, once; the loop's thread, the one that hangs, and the one that goes on.
+    assert [step["failures"] for step in steps] == [0] + [1] * 7
+    assert max(step["threads"] for step in steps) == 3
 
 
-def test_all_gpus_hanging_is_a_thread_for_each_and_no_more(hang: Callable[[str], list[Any]]) -> None:
+def test_all_gpus_hanging_is_a_thread_for_each_and_no_more(hang: Hang) -> None:
     steps = hang("0 nvmlDeviceGetPowerUsage ~hang\n1 nvmlDeviceGetPowerUsage ~hang\n")
-    states, gpus, threads = zip(*steps, strict=True)
-    assert states == ("ok", "hung", "hung", "ok", "ok", "ok", "ok")
-    assert [gpu[0] for gpu in gpus[3]] == [True, True]
-    assert max(threads) == 4
-    assert gpus[6] == [GOOD, OTHER]
+    assert [gpu[0] for gpu in steps[2]["gpus"]] == [True, True]
+    assert [step["failures"] for step in steps] == [0] + [2] * 7
+    assert max(step["threads"] for step in steps) == 4
+    assert steps[7]["gpus"] == [GOOD, OTHER]
 
 
-def test_a_driver_that_hangs_as_a_whole_is_not_asked_again_until_it_answers(
-    hang: Callable[[str], list[Any]],
+@pytest.mark.parametrize("question", ["nvmlInit", "nvmlDeviceGetCount", "nvmlEventSetCreate"])
+def test_a_driver_that_hangs_as_a_whole_is_told_and_not_asked_again_until_it_answers(
+    hang: Hang, question: str
 ) -> None:
-    steps = hang(f"0 * {UNINITIALIZED}\n- nvmlInit ~hang\n")
-    states, _, threads = zip(*steps, strict=True)
-    # The driver goes away, which is found out by the first reading; trying again hangs.
-    assert states[:2] == ("ok", "ok")
-    assert max(threads) <= 3
+    # The driver goes away, which is found out by the first reading; trying again, 5 s later, hangs.
+    steps = hang(f"0 * {UNINITIALIZED}\n- {question} ~hang\n", seconds=6.0)
+    assert [step["driver_error"] for step in steps[1:6]] == ["Uninitialized", *["Timeout"] * 4]
+    both = [[True, "NVIDIA Stub 0", None], [True, "NVIDIA Stub 1", None]]
+    assert steps[5]["gpus"] == both
+    assert (steps[5]["state"], steps[5]["failures"]) == ("ok", 1)
+    assert max(step["threads"] for step in steps) == 3
+    assert steps[7]["gpus"] == [GOOD, OTHER]
 
 
-def test_a_slow_call_within_the_deadline_is_no_failure(hang: Callable[[str], list[Any]]) -> None:
-    steps = hang("0 nvmlDeviceGetPowerUsage ~100 250500\n")
-    assert [state for state, _, _ in steps] == ["ok"] * 7
-    assert steps[1][1] == [GOOD, OTHER]
+def test_a_slow_gpu_costs_a_deadline_now_and_then_and_not_every_time(hang: Hang) -> None:
+    steps = hang("0 nvmlDeviceGetPowerUsage ~400 250500\n", deadline_s=0.2)
+    assert [step["failures"] for step in steps[:6]] == [0, 1, 1, 1, 1, 1]
+    assert [step["gpus"][1] for step in steps] == [OTHER] * 8
+
+
+def test_a_slow_call_within_the_deadline_is_no_failure(hang: Hang) -> None:
+    steps = hang("0 nvmlDeviceGetPowerUsage ~100 250500\n", deadline_s=5.0)
+    assert [step["failures"] for step in steps] == [0] * 8
+    assert steps[1]["gpus"] == [GOOD, OTHER]
