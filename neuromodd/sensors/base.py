@@ -165,7 +165,9 @@ class Sampler:
         if before is not None and (before.state, before.error) == (status.state, status.error):
             return
         if status.state == "absent":
-            log.info("sensor_absent", sensor=name, reason=status.error)
+            # Most machines lack most sensors: at the start that is no news, and `health` tells it.
+            say = log.debug if before is None else log.info
+            say("sensor_absent", sensor=name, reason=status.error)
         elif status.state != "ok":
             log.warning(
                 "sensor_hung" if status.state == "hung" else "sensor_failed", sensor=name, error=status.error

@@ -295,9 +295,15 @@ async def test_a_recovery_is_logged_once(build: Build) -> None:
     assert [entry["event"] for entry in entries] == ["sensor_failed", "sensor_back"]
 
 
-async def test_an_absent_sensor_is_no_warning(build: Build) -> None:
+async def test_a_sensor_that_was_never_there_is_no_news(build: Build) -> None:
     sensor = FakeSensor("a")
     entries = await logged(build(sensor), sensor, *[SensorAbsentError("no such")] * 2)
+    assert [(entry["event"], entry["log_level"]) for entry in entries] == [("sensor_absent", "debug")]
+
+
+async def test_a_sensor_that_goes_away_is_said_and_no_warning(build: Build) -> None:
+    sensor = FakeSensor("a")
+    entries = await logged(build(sensor), sensor, 1, SensorAbsentError("gone"))
     assert [(entry["event"], entry["log_level"]) for entry in entries] == [("sensor_absent", "info")]
 
 
