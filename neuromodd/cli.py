@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from neuromodd import __version__, logs
 from neuromodd.config import Option, options, resolve_broker
@@ -33,6 +33,8 @@ from neuromodd.loading import Loaded, load
 
 if TYPE_CHECKING:
     from neuromodd.daemon import Daemon
+
+T = TypeVar("T")
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_OK
     except (NeuromoddError, OSError) as error:
-        _complain(str(error))
+        _complain(_told(error))
         status = EXIT_FAILED
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
@@ -178,16 +180,15 @@ def _record(parsed: argparse.Namespace) -> int:
     logs.configure(level=loaded.settings.log.level, form=loaded.settings.log.format)
     for warning in loaded.warnings:
         _complain(warning)
-    _run_loop(_record_frames(loaded, parsed.n))
-    return EXIT_OK
+    return EXIT_OK if _run_loop(_record_frames(loaded, parsed.n)) else EXIT_FAILED
 
 
-async def _record_frames(loaded: Loaded, frames: int | None) -> None:
+async def _record_frames(loaded: Loaded, frames: int | None) -> bool:
     from neuromodd.offline import announce_recording, print_recording  # noqa: PLC0415 - as above
     from neuromodd.scribe import record  # noqa: PLC0415
 
     started = announce_recording if sys.stderr.isatty() else None
-    print_recording((await record(loaded.settings, frames=frames, started=started)).health)
+    return print_recording(await record(loaded.settings, frames=frames, started=started))
 
 
 def _replay(parsed: argparse.Namespace) -> int:
@@ -314,7 +315,16 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
     shown.set_defaults(command=_schema)
 
-    for command in (run, check, sample, record, export, capture):
+    for command, own in (
+        (run, "[--fresh]"),
+        (check, ""),
+        (sample, "[-n N]"),
+        (record, "[-n N]"),
+        (export, "[--from FILE] DIRECTORY"),
+        (capture, "DIRECTORY"),
+    ):
+        # Argparse would name a hundred options at each mistake.
+        command.usage = f"{command.prog} {own} [--config FILE] [--OPTION VALUE ...]".replace("  ", " ")
         _add_options(command)
     return parser
 
@@ -340,19 +350,22 @@ def _help(option: Option) -> str:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number, 1 or more")
     return value
 
 
-def _run_loop(work: Coroutine[Any, Any, None]) -> None:
+def _run_loop(work: Coroutine[Any, Any, T]) -> T:
     """asyncio.run without its wait for worker threads: one may hang in a connect or on a dead disk."""
     loop = asyncio.new_event_loop()
     threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="neuromodd-io")
     loop.set_default_executor(threads)
     try:
-        loop.run_until_complete(work)
+        return loop.run_until_complete(work)
     finally:
         # All is done: a second Ctrl-C from here on must not turn a clean end into another status.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
@@ -375,6 +388,13 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
         print(f"neuromodd: {text}", file=sys.stderr)
+
+
+def _told(error: Exception) -> str:
+    """The message; of a system call's failure the file and what is wrong, without Python's `[Errno 2]`."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _nowhere() -> TextIO:

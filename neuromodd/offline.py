@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from neuromodd.config import Settings
 from neuromodd.core import parameter_file
-from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
+from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.fpga_memory import memory_images
-from neuromodd.core.messages import RecorderHealth
-from neuromodd.errors import InvalidValueError, SensorAbsentError
-from neuromodd.replay import Report, replay
+from neuromodd.errors import CheckpointDamagedError, InvalidValueError, SensorAbsentError
+from neuromodd.replay import Replay, Report, naming
+from neuromodd.scribe import Recorded
 from neuromodd.sensors.fpga import FpgaSensor
 from neuromodd.sinks.checkpoint import CheckpointStore, check_dimensions, decode
 from neuromodd.sinks.recorder import Recorder
 
 BAR_WIDTH = 30
+
+OTHER_NETWORK = "; give the --config of that network"
 
 
 def replay_files(
@@ -32,27 +36,36 @@ def replay_files(
 ) -> None:
     """Replay recordings; the report goes to standard output unless the ticks do.
 
+    No file is made or emptied before all that is to be read is there.
+
     Raises:
-        InvalidValueError: `out` is one of the recordings.
+        InvalidValueError: `out` or `checkpoint_out` would overwrite another file of the replay, or
+            `checkpoint_out` can't be written.
+        OSError: a file can't be read or written; it names the file.
     """
-    if out is not None and any(_same(out, path) for path in paths):
-        raise InvalidValueError("--out", str(out), "a file that is not replayed")
-    if not numba_installed():
-        _say("numba is not installed: the replay runs slower; pip install 'neuromodd[fast]'")
-    bar = _Bar() if sys.stderr.isatty() else None
-    with _opened(out) as file:
-        report = replay(
-            paths,
-            checkpoint_in=checkpoint_in,
-            checkpoint_out=checkpoint_out,
-            out=file,
-            skip_bad=skip_bad,
-            note=_say if bar is None else bar.say,
-            progress=(lambda _share, _report: None) if bar is None else bar.draw,
-        )
-    if bar is not None:
+    bar = _Bar(shown=sys.stderr.isatty())
+    replay = Replay(
+        paths,
+        checkpoint_in=checkpoint_in,
+        checkpoint_out=checkpoint_out,
+        skip_bad=skip_bad,
+        note=bar.say,
+        progress=bar.draw,
+    )
+    if checkpoint_out is not None:
+        _check_checkpoint_out(checkpoint_out, paths)
+    if out is not None and not _is_stdout(out):
+        _check_out(out, paths, checkpoint_in, checkpoint_out)
+    try:
+        with _opened(out) as file:
+            replay.run(file)
+    except KeyboardInterrupt:
+        unwritten = "" if checkpoint_out is None else f"; {checkpoint_out} is not written"
+        bar.say(f"interrupted after {summary(replay.report)}{unwritten}")
+        raise
+    finally:
         bar.clear()
-    print(summary(report), file=sys.stderr if _is_stdout(out) else sys.stdout, flush=True)
+    print(summary(replay.report), file=sys.stderr if _is_stdout(out) else sys.stdout, flush=True)
 
 
 def summary(report: Report) -> str:
@@ -73,9 +86,15 @@ def announce_recording(recorder: Recorder) -> None:
     print(f"recording into {recorder.directory}; stop with Ctrl-C", file=sys.stderr, flush=True)
 
 
-def print_recording(health: RecorderHealth) -> None:
-    """Say what was recorded."""
+def print_recording(recorded: Recorded) -> bool:
+    """Say what was recorded, and return whether that is all of it."""
+    health = recorded.health
     print(f"{health.frames} frames; recordings there now have {health.total_bytes} bytes", flush=True)
+    missing = recorded.frames - health.frames
+    if missing:
+        why = "" if health.error is None else f": {health.error}"
+        _say(f"{missing} of {recorded.frames} frames are missing in the recordings{why}")
+    return not missing
 
 
 def export_memory(settings: Settings, source: Path | None, directory: Path) -> None:
@@ -94,31 +113,64 @@ def export_memory(settings: Settings, source: Path | None, directory: Path) -> N
     """
     engine = SpikingInferenceEngine(settings.engine.parameters(), compiled=False)
     if source is None:
-        store = CheckpointStore(settings.checkpoint.state_directory(), keep=settings.checkpoint.keep)
-        paths = store.paths()
-        if not paths:
-            raise InvalidValueError(
-                "export-mem", f"no checkpoint in {store.directory}", "one, or --from FILE"
-            )
-        source = paths[0]
-    data = source.read_bytes()
-    if parameter_file.FORMAT.encode() in data[:200]:
-        engine.load_parameters(source)
+        source = _take_newest(engine, settings.checkpoint.state_directory())
     else:
-        header, state = decode(source, data)
-        check_dimensions(source, header, engine.config.dimensions)
-        engine.restore(state["engine"])
+        _take_over(engine, source)
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in memory_images(engine).items():
         draft = directory / f"{name}.draft"
-        draft.write_text(text, encoding="ascii")
+        with naming(draft):
+            draft.write_text(text, encoding="ascii")
         draft.replace(directory / name)
         print(f"{directory / name}: {len(text.splitlines())} words")
     print(f"from {source}, step {engine.step_count}", flush=True)
 
 
+def _take_newest(engine: SpikingInferenceEngine, directory: Path) -> Path:
+    """Take over the newest whole checkpoint; damaged ones are told, and left for the daemon to set aside."""
+    damaged: list[CheckpointDamagedError] = []
+    for path in CheckpointStore(directory, keep=1).paths():
+        try:
+            _take_over(engine, path)
+        except CheckpointDamagedError as error:
+            damaged.append(error)
+            continue
+        for reason in damaged:
+            _say(f"{reason}; {path} is used instead")
+        return path
+    if damaged:
+        raise damaged[0]
+    raise InvalidValueError("export-mem", f"no checkpoint in {directory}", "one, or --from FILE")
+
+
+def _take_over(engine: SpikingInferenceEngine, source: Path) -> None:
+    """Give the engine what a checkpoint or a file of `save_parameters` holds."""
+    data = source.read_bytes()
+    dimensions = engine.config.dimensions
+    document = _parameters_in(data)
+    if document is None:
+        header, state = decode(source, data)
+        check_dimensions(source, header, dimensions, remedy=OTHER_NETWORK)
+        engine.restore(state["engine"])
+        return
+    if isinstance(document.get("dimensions"), dict):
+        check_dimensions(source, document, dimensions, remedy=OTHER_NETWORK)
+    engine.load_parameters(source)
+
+
+def _parameters_in(data: bytes) -> dict[str, Any] | None:
+    """The document of `save_parameters`; None if it is something else."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(document, dict) and document.get("format") == parameter_file.FORMAT:
+        return document
+    return None
+
+
 def print_fpga_metrics(report: Path, utilization: Path | None, *, as_json: bool) -> bool:
-    """Print what the reports of an FPGA build say, and whether it met its timing: no slack is negative.
+    """Print what the reports of an FPGA build say; whether no slack is negative, as far as there is one.
 
     Raises:
         SensorAbsentError: a report is not there.
@@ -132,13 +184,16 @@ def print_fpga_metrics(report: Path, utilization: Path | None, *, as_json: bool)
     else:
         for name, value in metrics.model_dump().items():
             print(f"{name:<22} {'-' if value is None else value}", flush=True)
-    if metrics.wns_ns is None:
+    if metrics.met is None:
         _say("no path is constrained: there is no slack to judge")
-    return min(metrics.wns_ns or 0.0, metrics.whs_ns or 0.0) >= 0.0
+    return metrics.met is not False
 
 
 class _Bar:
-    """A progress bar on standard error, which is a terminal."""
+    """A progress bar on standard error, shown where that is a terminal."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
 
     def draw(self, share: float, report: Report) -> None:
         """Draw it anew: the share that is done, the speed, and what is left."""
@@ -159,7 +214,8 @@ class _Bar:
 
     def _write(self, text: str) -> None:
         # To the beginning of the line, and whatever is left of the old one removed.
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        if self._shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -167,10 +223,11 @@ def _opened(out: Path | None) -> Iterator[IO[bytes] | None]:
     if out is None:
         yield None
     elif _is_stdout(out):
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with naming("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
     else:
-        with out.open("wb") as file:
+        with naming(out), out.open("wb") as file:
             yield file
 
 
@@ -178,11 +235,34 @@ def _is_stdout(out: Path | None) -> bool:
     return out is not None and str(out) == "-"
 
 
+def _check_checkpoint_out(target: Path, recordings: Sequence[Path]) -> None:
+    """Refuse to write a checkpoint over a recording, or where it can't be written."""
+    if any(_same(target, path) for path in recordings):
+        raise InvalidValueError("--checkpoint-out", str(target), "a file that is not replayed")
+    if target.exists() and not target.is_file():
+        raise InvalidValueError("--checkpoint-out", str(target), "a plain file or a new name")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK | os.X_OK)):
+        expected = "a file in a directory that is there and can be written"
+        raise InvalidValueError("--checkpoint-out", str(target), expected)
+
+
+def _check_out(
+    out: Path, recordings: Sequence[Path], checkpoint_in: Path | None, checkpoint_out: Path | None
+) -> None:
+    """Refuse to write the ticks over another file of the replay."""
+    if any(_same(out, path) for path in recordings):
+        raise InvalidValueError("--out", str(out), "a file that is not replayed")
+    for option, other in (("--checkpoint-in", checkpoint_in), ("--checkpoint-out", checkpoint_out)):
+        if other is not None and _same(out, other):
+            raise InvalidValueError("--out", str(out), f"another file than {option}")
+
+
 def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except OSError:
-        return False
+        # One of them is not there yet; not `resolve`, which raises over a loop of links.
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _say(text: str) -> None:

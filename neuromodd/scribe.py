@@ -7,14 +7,28 @@ import contextlib
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+import structlog
 
 from neuromodd import __version__
 from neuromodd.config import Settings
 from neuromodd.core.brain import Brain
+from neuromodd.core.engine import numba_installed
+from neuromodd.core.messages import RecorderHealth
 from neuromodd.eye import Eye, beats, clock_s
 from neuromodd.recording import Header
 from neuromodd.sensors.host import boot_id
 from neuromodd.sinks.recorder import Recorder
+
+log = structlog.get_logger()
+
+
+class Recorded(NamedTuple):
+    """What became of the frames: `frames` were seen, `health` tells how many are in the recordings."""
+
+    health: RecorderHealth
+    frames: int
 
 
 def build_recorder(settings: Settings, brain: Brain) -> Recorder:
@@ -51,8 +65,8 @@ def build_recorder(settings: Settings, brain: Brain) -> Recorder:
 
 async def record(
     settings: Settings, *, frames: int | None, started: Callable[[Recorder], None] | None = None
-) -> Recorder:
-    """Record `frames` frames, or until SIGTERM or SIGINT; the recorder, stopped.
+) -> Recorded:
+    """Record `frames` frames, or until SIGTERM or SIGINT.
 
     A fresh brain lives along, so that each file holds the state that its frames were met with.
 
@@ -60,7 +74,11 @@ async def record(
         StateDirectoryLockedError: another process records there.
         StateDirectoryError: the directory can't be used.
     """
-    brain = Brain(settings.brain, settings.engine.seed)
+    # Without numba the log says it, and no warning besides.
+    compiled = None if numba_installed() else False
+    brain = Brain(settings.brain, settings.engine.seed, compiled=compiled)
+    if brain.engine.large and not brain.engine.compiled:
+        log.warning("engine_not_compiled", remedy="pip install 'neuromodd[fast]'")
     recorder = build_recorder(settings, brain)
     eye = Eye(settings)
     stop = asyncio.Event()
@@ -74,9 +92,10 @@ async def record(
         grid = beats(lambda: settings.tick.interval_s, loop.time)
         lateness_ms = 0.0
         while frames is None or brain.sequence < frames:
+            if brain.sequence:
+                lateness_ms = (await anext(grid)).lateness_s * 1000.0
             frame = await eye.look(sequence=brain.sequence, lateness_ms=lateness_ms)
             recorder.offer(brain.step(frame))
-            lateness_ms = (await anext(grid)).lateness_s * 1000.0
 
     writing = asyncio.create_task(recorder.run(), name="recorder")
     watching = asyncio.create_task(watch(), name="frames")
@@ -94,4 +113,4 @@ async def record(
         with contextlib.suppress(asyncio.CancelledError):
             await writing
         eye.close()
-    return recorder
+    return Recorded(recorder.health, brain.sequence)

@@ -86,6 +86,20 @@ def test_every_option_is_a_flag(run: Run, command: str) -> None:
     assert [option.name for option in options() if f"--{option.name} VALUE" not in text] == []
 
 
+@pytest.mark.parametrize("command", ["run", "check", "sample", "record", "export-mem", "capture"])
+def test_a_mistake_does_not_bring_every_option_to_the_screen(run: Run, command: str) -> None:
+    usage, *rest = run(command, "--config").err.splitlines()
+    assert usage.startswith(f"usage: neuromodd {command} ")
+    assert usage.endswith("[--config FILE] [--OPTION VALUE ...]")
+    assert len(rest) == 1
+
+
+@pytest.mark.parametrize("number", ["x", "0", "-1", "1.5"])
+def test_a_wrong_number_is_told_in_plain_words(run: Run, number: str) -> None:
+    told = run("record", f"-n={number}").err.splitlines()[-1]
+    assert told.endswith(f"argument -n: got {number}, expected a whole number, 1 or more")
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("nonsense",), ("check", "--mqtt.hostt", "x"), ("sample", "-n", "0")]
 )
@@ -253,7 +267,9 @@ FAULT = ConfigurationFault(place="mqtt.host", got="nothing", expected="a broker"
         (StateDirectoryLockedError(Path("/state"), "process 7"), 3, "locked by process 7"),
         (StateDirectoryError("no room"), 1, "no room"),
         (BrokerStartError("taken"), 1, "taken"),
-        (OSError("odd"), 1, "odd"),
+        (OSError("odd"), 1, "neuromodd: odd\n"),
+        (FileNotFoundError(2, "No such file", "r.jsonl"), 1, "neuromodd: r.jsonl: No such file\n"),
+        (OSError(28, "No space left on device"), 1, "neuromodd: No space left on device\n"),
         (ExceptionGroup("", [ExceptionGroup("", [OSError("inner")])]), 1, "OSError: inner"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -370,3 +386,12 @@ def test_fpga_on_a_design_without_constraints_says_that_there_is_nothing_to_judg
     ended = run("fpga", FPGA / "artix7_2019.1_unconstrained_timing.rpt")
     assert ended.status == 0
     assert "no path is constrained" in ended.err
+
+
+def test_fpga_on_a_pulse_that_is_too_short_exits_1(run: Run, tmp_path: Path) -> None:
+    text = (FPGA / "zynq7_2017.4_timing.rpt").read_text()
+    report = tmp_path / "timing.rpt"
+    report.write_text(text.replace(" 3.750", "-3.750"))
+    ended = run("fpga", "--json", report)
+    assert ended.status == 1
+    assert json.loads(ended.out)["wpws_ns"] < 0.0

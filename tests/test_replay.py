@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from neuromodd.core.brain import Brain, BrainParameters
 from neuromodd.core.frame import CpuSample, MemorySample, TelemetryFrame, WorkSample
@@ -22,8 +25,8 @@ from neuromodd.core.modulators import Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import RewardParameters, SourceSwitch, WorkAccepted
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError, RecordingError
-from neuromodd.recording import Header, frame_line, header_line, input_line
-from neuromodd.replay import Report, replay
+from neuromodd.recording import Header, Item, RecordingReader, frame_line, header_line, input_line
+from neuromodd.replay import Replay, Report, replay
 from neuromodd.sinks.checkpoint import decode, write_checkpoint
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
@@ -141,6 +144,24 @@ def test_without_numba_a_replay_is_not_compiled(
     assert states == life.states
 
 
+@pytest.mark.parametrize(
+    ("compile_bytes", "lif_neurons", "said"), [(0, 8, 1), (1 << 23, 8, 0), (1 << 23, 125, 1)]
+)
+def test_numba_is_missed_only_where_it_would_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile_bytes: int, lif_neurons: int, said: int
+) -> None:
+    monkeypatch.setattr("neuromodd.replay.COMPILE_BYTES", compile_bytes)
+    life = Life(BrainParameters(engine=EngineConfig(lif_neurons=lif_neurons)))
+    life.begin_file()
+    for module in ("replay", "core.engine"):
+        monkeypatch.setattr(f"neuromodd.{module}.numba_installed", lambda: False)
+    path = life.save(tmp_path / "r.jsonl")
+    notes: list[str] = []
+    # Twice, so that it would be said twice if it were not said once.
+    replay([path, path], note=notes.append)
+    assert [note.split(":")[0] for note in notes] == ["numba is not installed"] * said
+
+
 def test_a_network_of_other_dimensions_and_plasticity_is_replayed_as_it_was(tmp_path: Path) -> None:
     engine = EngineConfig(lif_neurons=11, izhikevich_neurons=2, steps_per_tick=7, plasticity="eligibility")
     life = Life(BrainParameters(engine=engine), seed=99)
@@ -232,6 +253,13 @@ def test_a_checkpoint_of_another_network_is_refused_naming_both(life: Life, tmp_
         replay([life.save(tmp_path / "r.jsonl")], checkpoint_in=path)
 
 
+def test_a_whole_checkpoint_that_holds_no_state_is_named(life: Life, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    write_checkpoint(path, {}, dimensions=life.brain.engine.config.dimensions, created_utc="")
+    with pytest.raises(CheckpointDamagedError, match=f"^{path}: the start state does not fit: KeyError"):
+        replay([life.save(tmp_path / "r.jsonl")], checkpoint_in=path)
+
+
 def test_a_damaged_checkpoint_is_told_before_anything_is_replayed(life: Life, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{}")
     out = io.BytesIO()
@@ -263,6 +291,30 @@ def test_broken_lines_are_skipped_if_asked_and_each_is_told(life: Life, tmp_path
     assert states == life.states
     assert report.skipped == 2
     assert [note.split(": ")[0] for note in notes] == [f"{path}:7", f"{path}:8"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("sound", "broken"), [(b'"seed":7', b'"seed":"x"'), (b'"seed":7', b'"seed":'), (b"lab", b"l\xffb")]
+)
+def test_a_broken_header_is_not_skipped(
+    life: Life, tmp_path: Path, sound: bytes, broken: bytes, compress: bool
+) -> None:
+    life.lines[0] = life.lines[0].replace(sound, broken, 1)
+    path, out = life.save(tmp_path / "r.jsonl"), io.BytesIO()
+    if compress:
+        path.write_bytes(zstandard.compress(path.read_bytes()))
+    with pytest.raises(RecordingError, match=r"; a header can't be skipped$") as caught:
+        replay([path], out=out, skip_bad=True)
+    assert (caught.value.path, caught.value.line, out.getvalue()) == (path, 1, b"")
+
+
+def test_a_broken_first_line_that_was_no_header_is_skipped(tmp_path: Path) -> None:
+    life = Life(seed=0)
+    life.live(frames(20))
+    life.lines[:0] = [b"nonsense\n"]
+    report, states = replayed([life.save(tmp_path / "sampled.jsonl")], skip_bad=True)
+    assert (report.skipped, states) == (1, life.states)
 
 
 def test_a_last_line_that_a_kill_cut_short_is_no_error(life: Life, tmp_path: Path) -> None:
@@ -304,9 +356,34 @@ def test_a_start_state_that_does_not_fit_is_an_error_of_its_line(life: Life, tmp
     del header["state"]["engine"]["theta"]
     life.lines[0] = json.dumps(header).encode() + b"\n"
     path = life.save(tmp_path / "r.jsonl")
-    with pytest.raises(RecordingError, match="the start state does not fit: KeyError: 'theta'") as caught:
+    with pytest.raises(RecordingError, match="theta") as caught:
         replay([path])
     assert caught.value.line == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "said"),
+    [
+        (("seed",), -1, "seed"),
+        (("parameters", "engine", "channels"), 9, "engine.channels: got 9"),
+        (("state", "engine", "dimensions", "lif_neurons"), 9, "lif_neurons 9"),
+        (("state", "pending"), [{"kind": "magic"}], "magic"),
+        (("state", "pending"), [1], "the start state does not fit: AttributeError"),
+    ],
+)
+def test_whatever_is_wrong_in_a_header_is_an_error_of_its_line(
+    life: Life, tmp_path: Path, place: Sequence[str], wrong: object, said: str
+) -> None:
+    header = values = json.loads(life.lines[0])
+    for name in place[:-1]:
+        values = values[name]
+    values[place[-1]] = wrong
+    life.lines[0] = json.dumps(header).encode() + b"\n"
+    path = life.save(tmp_path / "r.jsonl")
+    with pytest.raises(RecordingError) as caught:
+        replay([path])
+    assert str(caught.value).startswith(f"{path}:1: ")
+    assert said in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_told_before_anything_is_replayed(life: Life, tmp_path: Path) -> None:
@@ -314,6 +391,32 @@ def test_a_file_that_is_not_there_is_told_before_anything_is_replayed(life: Life
     with pytest.raises(FileNotFoundError):
         replay([life.save(tmp_path / "r.jsonl"), tmp_path / "missing.jsonl"], out=out)
     assert out.getvalue() == b""
+
+
+def test_what_is_not_a_file_is_told_before_anything_is_replayed(life: Life, tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        Replay([life.save(tmp_path / "r.jsonl"), tmp_path])
+
+
+def test_a_pipe_is_replayed(life: Life, tmp_path: Path) -> None:
+    path, pipe = life.save(tmp_path / "r.jsonl"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", 'exec cat "$0" > "$1"', path, pipe]) as writer:
+        _, states = replayed([pipe])
+    assert (writer.returncode, states) == (0, life.states)
+
+
+def test_a_recording_that_can_not_be_read_is_named(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_reader: RecordingReader) -> Iterator[Item]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(RecordingReader, "__iter__", fail)
+    path = life.save(tmp_path / "r.jsonl")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        replay([path])
+    assert caught.value.filename == str(path)
 
 
 def test_progress_goes_up_to_the_end(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

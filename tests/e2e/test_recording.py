@@ -167,6 +167,46 @@ def test_recording_ends_in_good_order_when_asked(tmp_path: Path) -> None:
     assert text(recordings(directory)[0]).count('{"node"') == frames
 
 
+def test_recording_does_not_wait_for_a_frame_that_is_not_to_come(tmp_path: Path) -> None:
+    directory = tmp_path / "recordings"
+    # Far beyond the time limit of `neuromodd`.
+    neuromodd("record", "-n", "1", "--tick.interval_s", "3600", "--recorder.directory", directory)
+    assert text(recordings(directory)[0]).count('{"node"') == 1
+
+
+def test_frames_that_do_not_reach_the_disk_are_a_failure(tmp_path: Path) -> None:
+    directory = tmp_path / "recordings"
+    options = ["--tick.interval_s", "0.05", "--recorder.directory", str(directory)]
+    # A limit of 1 KiB a file; the header alone is longer.
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *NEUROMODD]
+    done = subprocess.run(
+        [*limited, "record", "-n", "5", *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith("0 frames")
+    told = f"neuromodd: 5 of 5 frames are missing in the recordings: {directory}: File too large"
+    assert done.stderr.splitlines()[-1] == told
+
+
+def test_an_interrupted_replay_tells_what_it_did(recorded: Path, tmp_path: Path) -> None:
+    pipe, checkpoint = tmp_path / "pipe", tmp_path / "c.json"
+    os.mkfifo(pipe)
+    command = [*NEUROMODD, "replay", str(pipe), "--checkpoint-out", str(checkpoint)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    # Without its header, so that it says when it has come to the frames; then it waits for more.
+    with pipe.open("wb", buffering=0) as writer:
+        writer.write(b"".join(recorded.read_bytes().splitlines(keepends=True)[1:]))
+        assert "no header" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert told.startswith("neuromodd: interrupted after ")
+    assert told.endswith(f"; {checkpoint} is not written\n")
+    assert not checkpoint.exists()
+
+
 def test_a_broken_line_is_told_with_its_file_and_number(recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines(keepends=True)
     recorded.write_bytes(b"".join([*lines[:3], b"{broken\n", *lines[3:]]))
@@ -183,6 +223,11 @@ def test_a_recording_is_not_overwritten_by_its_own_replay(recorded: Path) -> Non
     refused = neuromodd("replay", recorded, "--out", recorded, status=1)
     assert "--out: got" in refused.stderr
     assert recorded.read_bytes() == before
+
+
+def test_a_recording_that_is_not_there_is_told_with_its_name(tmp_path: Path) -> None:
+    refused = neuromodd("replay", tmp_path / "nofile.jsonl", status=1)
+    assert refused.stderr == f"neuromodd: {tmp_path}/nofile.jsonl: No such file or directory\n"
 
 
 def test_on_a_terminal_there_is_a_progress_bar(recorded: Path) -> None:
