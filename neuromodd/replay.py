@@ -211,9 +211,9 @@ class Replay:
         # In a long replay a compiled step pays for small networks too.
         long, possible = self._total >= COMPILE_BYTES, numba_installed()
         brain = Brain(parameters, seed, compiled=(long or None) if possible else False)
-        if (long or brain.engine.large) and not (possible or self._said_slow):
+        if not (possible or self._said_slow):
             self._said_slow = True
-            self._note("numba is not installed: the replay runs slower; pip install 'neuromodd[fast]'")
+            self._note("numba is not installed: long replays run slower; pip install 'neuromodd[fast]'")
         return brain
 
     def _resume(self, brain: Brain) -> None:
