@@ -6,11 +6,20 @@ A line `== PATH` begins a file, whose lines follow; `== PATH -> TARGET` is a lin
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "== "
+MACHINES = Path(__file__).with_name("data") / "machines"
+KINDS = ("workstation", "laptop", "server", "board")
+
+
+def machine_text(kind: str) -> str:
+    """The tree of one of the machines that are kept."""
+    return (MACHINES / f"{kind}.txt").read_text(encoding="utf-8")
 
 
 def pack(folder: Path) -> str:
@@ -46,6 +55,30 @@ def unpack(text: str, folder: Path) -> Path:
         else:
             path.write_text(content and content.rstrip("\n") + "\n", encoding="utf-8")
     return folder
+
+
+def run_on(machine: Path, nvml_stub: Path, name: str, *arguments: object, node: str = "lab") -> str:
+    """Run `neuromodd` on a machine's files, with its NVML where it has one; gives what it prints."""
+    environment = os.environ | {"NVML_STUB_SCENARIO": str(machine / "nvml.txt")}
+    # A machine without NVIDIA's library has none here either, whatever this one has.
+    library = nvml_stub / "stub" if (machine / "nvml.txt").exists() else nvml_stub / "none"
+    library.mkdir(exist_ok=True)
+    if library.name == "none":
+        (library / "libnvidia-ml.so.1").touch()
+    environment["LD_LIBRARY_PATH"] = str(library)
+    proc, sysfs = machine / "proc", machine / "sys"
+    roots = ["--sensors.procfs_root", proc, "--sensors.sysfs_root", sysfs]
+    roots += ["--sensors.limits.procfs_root", proc, "--sensors.limits.sysfs_root", sysfs]
+    fast = ["--tick.interval_s", "0.05", "--node", node]
+    done = subprocess.run(
+        [sys.executable, "-m", "neuromodd", name, *map(str, (*arguments, *roots, *fast))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ class NvmlTrace:
     @property
     def text(self) -> str:
         """A line an answer, the driver's first."""
-        return "".join(f"{device} {question} {told}\n" for (device, question), told in self._lines.items())
+        # A call that hung may come back meanwhile, and adds to them on its own thread.
+        lines = list(self._lines.items())
+        return "".join(f"{device} {question} {told}\n" for (device, question), told in lines)
 
     def _note_handle(self, place: object, answer: object) -> None:
         if place not in self._places:

@@ -6,18 +6,12 @@ What a frame should hold is worked out from the files by hand; see tests/data/ma
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from machine_files import pack, unpack
-
-MACHINES = Path(__file__).parents[1] / "data" / "machines"
-KINDS = ("workstation", "laptop", "server", "board")
+from machine_files import KINDS, machine_text, run_on, unpack
 
 EXPECTED: dict[str, dict[str, Any]] = {
     "workstation": {
@@ -141,53 +135,16 @@ def at(frame: Any, path: str) -> Any:
     return value
 
 
-Command = Callable[..., str]
-
-
 @pytest.fixture(scope="session")
-def command(nvml_stub: Path) -> Command:
-    """Runs `neuromodd` on a machine's files, with its NVML where it has one; gives what it prints."""
-
-    def run(machine: Path, name: str, *arguments: object) -> str:
-        environment = os.environ | {"NVML_STUB_SCENARIO": str(machine / "nvml.txt")}
-        # A machine without NVIDIA's library has none here either, whatever this one has.
-        library = nvml_stub / "stub" if (machine / "nvml.txt").exists() else nvml_stub / "none"
-        library.mkdir(exist_ok=True)
-        if library.name == "none":
-            (library / "libnvidia-ml.so.1").touch()
-        environment["LD_LIBRARY_PATH"] = str(library)
-        proc, sysfs = machine / "proc", machine / "sys"
-        roots = ["--sensors.procfs_root", proc, "--sensors.sysfs_root", sysfs]
-        roots += ["--sensors.limits.procfs_root", proc, "--sensors.limits.sysfs_root", sysfs]
-        fast = ["--tick.interval_s", "0.05", "--node", "lab"]
-        done = subprocess.run(
-            [sys.executable, "-m", "neuromodd", name, *map(str, (*arguments, *roots, *fast))],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The files of every kind of machine."""
-    folder = tmp_path_factory.mktemp("machines")
-    return {kind: unpack((MACHINES / f"{kind}.txt").read_text(), folder / kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="session")
-def frames(command: Command, machines: dict[str, Path]) -> Callable[[str], Any]:
+def frames(nvml_stub: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """The frame of a kind of machine; taken once."""
+    folder = tmp_path_factory.mktemp("machines")
     taken: dict[str, Any] = {}
 
     def frame(kind: str) -> Any:
         if kind not in taken:
-            taken[kind] = json.loads(command(machines[kind], "sample"))
+            machine = unpack(machine_text(kind), folder / kind)
+            taken[kind] = json.loads(run_on(machine, nvml_stub, "sample"))
         return taken[kind]
 
     return frame
@@ -207,74 +164,3 @@ def test_a_machine_tells_nothing_twice(frames: Callable[[str], Any], kind: str) 
     for group in ("thermal", "fans", "voltages"):
         names = [sensor["name"] for sensor in frames(kind)[group] or ()]
         assert len(names) == len(set(names))
-
-
-# Capturing
-
-
-def changing(frame: Any) -> Any:
-    """A frame without what no two looks have in common."""
-    gone = (
-        "time_utc",
-        "monotonic_s",
-        "interval_s",
-        "lateness_ms",
-        "sequence",
-        "boot_id",
-        "node",
-        "gpus",
-        "work",
-    )
-    return {name: value for name, value in frame.items() if name not in gone}
-
-
-def gpus(frame: Any) -> Any:
-    """The GPUs without their identities, which a capture replaces."""
-    return [{**gpu, "uuid": None} for gpu in frame["gpus"] or ()]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_captured_machine_gives_the_frame_of_the_machine(
-    frames: Callable[[str], Any], command: Command, machines: dict[str, Path], tmp_path: Path, kind: str
-) -> None:
-    command(machines[kind], "capture", tmp_path / "copy")
-    again = json.loads(command(tmp_path / "copy", "sample"))
-    assert changing(again) == changing(frames(kind))
-    assert gpus(again) == gpus(frames(kind))
-
-
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "b827eb123456",  # the address in an interface's name
-        "deadbeef",  # the board's serial number
-        "0d9c4a8e-8f0e-4a53-9c7c-52a5d90b8e21",  # the boot
-    ],
-)
-def test_a_capture_does_not_tell(
-    command: Command, machines: dict[str, Path], tmp_path: Path, secret: str
-) -> None:
-    assert secret in pack(machines["board"])
-    command(machines["board"], "capture", tmp_path / "copy")
-    assert secret not in pack(tmp_path / "copy")
-
-
-def test_a_capture_of_gpus_does_not_tell_their_uuids(command: Command, tmp_path: Path) -> None:
-    text = (MACHINES / "workstation.txt").read_text()
-    private = unpack(text.replace("00000000-0000-4000-8000-000000000001", PRIVATE_UUID), tmp_path / "private")
-    command(private, "capture", tmp_path / "copy")
-    assert PRIVATE_UUID not in pack(tmp_path / "copy")
-    assert "GPU-00000000-0000-4000-8000-" in (tmp_path / "copy" / "nvml.txt").read_text()
-
-
-PRIVATE_UUID = "5c0ffee5-1234-4abc-9def-0123456789ab"
-
-
-def test_a_capture_goes_into_an_empty_directory_only(
-    command: Command, machines: dict[str, Path], tmp_path: Path
-) -> None:
-    (tmp_path / "mine").write_text("mine")
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        command(machines["board"], "capture", tmp_path)
-    assert failed.value.returncode == 1
-    assert "expected a directory that is new or empty" in failed.value.stderr
