@@ -14,7 +14,7 @@ import pytest
 from machine_files import KINDS, machine_text, pack, run_on, unpack
 
 from neuromodd import capture
-from neuromodd.capture import Redactor, find_identities
+from neuromodd.redaction import Redactor, find_identities
 
 UUID = "5c0ffee5-1234-4abc-9def-0123456789ab"
 SERIAL = "5c88f3d5d1dbcf5a"
