@@ -1,4 +1,4 @@
-"""Taking out of a captured machine what tells it from others of its kind; it knows texts and reads nothing."""
+"""Taking out of a captured machine what tells it from others of its kind; it reads nothing itself."""
 
 from __future__ import annotations
 
