@@ -188,19 +188,29 @@ def test_frames_that_do_not_reach_the_disk_are_a_failure(tmp_path: Path) -> None
     assert done.stderr.splitlines()[-1] == told
 
 
+def is_asleep(pid: int) -> bool:
+    """Whether the kernel has put the process to sleep."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_an_interrupted_replay_tells_what_it_did(recorded: Path, tmp_path: Path) -> None:
     pipe, checkpoint = tmp_path / "pipe", tmp_path / "c.json"
     os.mkfifo(pipe)
     command = [*NEUROMODD, "replay", str(pipe), "--checkpoint-out", str(checkpoint)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    # Without its header, so that it says when it has come to the frames; then it waits for more.
-    with pipe.open("wb", buffering=0) as writer:
-        writer.write(b"".join(recorded.read_bytes().splitlines(keepends=True)[1:]))
-        assert "no header" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        told = process.stderr.read()
-    process.communicate(timeout=20)
+    try:
+        # Without its header, so that it says when it has come to the frames; then it waits for more.
+        with pipe.open("wb", buffering=0) as writer:
+            writer.write(b"".join(recorded.read_bytes().splitlines(keepends=True)[1:]))
+            assert "no header" in process.stderr.readline()
+            # A signal just before it falls asleep would be noticed only when it wakes up.
+            wait_for(lambda: is_asleep(process.pid), "the replay to wait for more")
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert told.startswith("neuromodd: interrupted after ")
     assert told.endswith(f"; {checkpoint} is not written\n")
