@@ -196,7 +196,10 @@ def is_asleep(pid: int) -> bool:
 def test_an_interrupted_replay_tells_what_it_did(recorded: Path, tmp_path: Path) -> None:
     pipe, checkpoint = tmp_path / "pipe", tmp_path / "c.json"
     os.mkfifo(pipe)
-    command = [*NEUROMODD, "replay", str(pipe), "--checkpoint-out", str(checkpoint)]
+    # Whoever runs the tests in the background has them inherit that SIGINT is ignored.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start = f"{listening}; from neuromodd.cli import main; main()"
+    command = [sys.executable, "-c", start, "replay", str(pipe), "--checkpoint-out", str(checkpoint)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
