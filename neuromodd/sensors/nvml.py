@@ -102,6 +102,7 @@ class NvmlSensor:
         self._nvml: ModuleType | None = None
         self._initialised = False
         self._devices: dict[str | int, Device] = {}
+        self._addresses: frozenset[_Place] = frozenset()
         self._rescan = Rescan(clock)
         self._driver = Backoff(clock)
         self._losses = Backoff(clock)
@@ -202,9 +203,10 @@ class NvmlSensor:
             gpu.address: gpu for gpu in find_gpus(self._sysfs_root, vendor=_VENDOR, driver=_DRIVER)
         }
         if found:
-            if found.keys() - self._devices.keys():
+            if found.keys() - self._addresses:
                 # One that was plugged in, likewise.
                 self.close()
+            self._addresses = frozenset(found)
             self._keep(found)
             if self._all_asleep():
                 return
