@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Refusal = Literal["too_large", "invalid", "retained", "stale", "repeated", "rate", "failed"]
+"""Why a request from outside was not taken."""
 
 
 class NeuromoddError(Exception):
@@ -156,11 +160,52 @@ class MqttLinkError(NeuromoddError, ConnectionError):
 
     Attributes:
         refused_login: the broker answered and does not let us in.
+        taken_over: another client with our id has the session now.
+        unsupported: the broker does not speak our version of the protocol.
+        unanswered: the broker hung up without a word, or said none in time, as old ones do on a version that
+            they don't know.
     """
 
-    def __init__(self, reason: str, *, refused_login: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        refused_login: bool = False,
+        taken_over: bool = False,
+        unsupported: bool = False,
+        unanswered: bool = False,
+    ) -> None:
         self.refused_login = refused_login
+        self.taken_over = taken_over
+        self.unsupported = unsupported
+        self.unanswered = unanswered
         super().__init__(reason)
+
+
+class MqttDeniedError(NeuromoddError, PermissionError):
+    """The broker took a message or a subscription and refused it; the connection stands.
+
+    Attributes:
+        topic: of the message or subscription.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        self.topic = topic
+        super().__init__(f"{topic}: the broker refused it: {reason}")
+
+
+class RequestRefusedError(NeuromoddError, ValueError):
+    """A message from outside is not taken; nothing has changed.
+
+    Attributes:
+        kind: of the trouble, as it is counted in `health`.
+        reason: for the sender.
+    """
+
+    def __init__(self, kind: Refusal, reason: str) -> None:
+        self.kind = kind
+        self.reason = reason
+        super().__init__(f"{kind}: {reason}")
 
 
 def shortened(value: object, limit: int = 80) -> str:

@@ -19,7 +19,7 @@ from neuromodd.core.diagnostics import Fault, FaultMonitor, FaultParameters
 from neuromodd.core.encoding import CHANNELS, drives, encode
 from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.inputs import OutsideInput, RewardInput, SettingsInput
+from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput, SettingsInput
 from neuromodd.core.modulators import (
     ACETYLCHOLINE_BASELINE,
     ACETYLCHOLINE_DECAY,
@@ -191,14 +191,17 @@ class Brain:
                 f"{len(CHANNELS)}, the channels of a frame",
             )
         self.engine = SpikingInferenceEngine(self.parameters.engine, seed, compiled=compiled)
+        self._pending: list[RewardEvent] = []
+        self._last: _Instant | None = None
+        self.sequence = 0
+        self._begin()
+
+    def _begin(self) -> None:
         self._rewards = RewardDetector(self.parameters.rewards)
         self._faults = FaultMonitor(self.parameters.faults)
         self._tonic = NeuroModulators()
         self._phasic = Phasic()
-        self._pending: list[RewardEvent] = []
         self._clock = _ClockMeter()
-        self._last: _Instant | None = None
-        self.sequence = 0
 
     def configure(self, *, setpoints: Setpoints, rewards: RewardParameters, faults: FaultParameters) -> None:
         """Take over settings that may change while running; the network's own may not."""
@@ -215,6 +218,8 @@ class Brain:
                 self.take(outside.event)
             case SettingsInput():
                 self.configure(setpoints=outside.setpoints, rewards=outside.rewards, faults=outside.faults)
+            case ResetInput():
+                self.reset()
 
     def take(self, event: RewardEvent) -> None:
         """Take in an event from outside; it acts, and is reported, with the next `step`.
@@ -222,6 +227,19 @@ class Brain:
         What it lacks of id, time and node is that of the next frame.
         """
         self._pending.append(event)
+
+    def reset(self) -> None:
+        """Forget all that was learned, as if just built with the same parameters and seed.
+
+        Frames are counted on, and events that were taken in still act with the next one.
+        """
+        self.engine.reset()
+        self._begin()
+
+    @property
+    def pending(self) -> tuple[RewardEvent, ...]:
+        """Events that were taken in and act with the next frame."""
+        return tuple(self._pending)
 
     @property
     def fault_counts(self) -> dict[str, int]:

@@ -26,7 +26,9 @@ class CpuSample(Record):
     )
     frequency_max_hz: NonNegative | None = measured("largest cpuinfo_max_freq", needs="cpufreq")
     core_frequencies_hz: tuple[NonNegative | None, ...] | None = measured(
-        "scaling_cur_freq of each logical processor, in their order", needs="cpufreq"
+        "scaling_cur_freq of each logical processor, in their order",
+        needs="cpufreq",
+        null="in `telemetry`, of more than 4",
     )
     load_1m: NonNegative | None = measured("/proc/loadavg, runnable and uninterruptible tasks")
     context_switches_per_s: NonNegative | None = measured("/proc/stat", null=FIRST_FRAME)

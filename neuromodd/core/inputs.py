@@ -46,11 +46,22 @@ class SettingsInput(Record):
     faults: FaultParameters
 
 
-OutsideInput = RewardInput | SettingsInput
+class ResetInput(Record):
+    """The command to forget all that was learned.
 
-KINDS: dict[str, type[RewardInput | SettingsInput]] = {
+    Attributes:
+        kind: tells the inputs apart.
+    """
+
+    kind: Literal["reset"] = "reset"
+
+
+OutsideInput = RewardInput | SettingsInput | ResetInput
+
+KINDS: dict[str, type[RewardInput | SettingsInput | ResetInput]] = {
     "reward": RewardInput,
     "settings": SettingsInput,
+    "reset": ResetInput,
 }
 
 

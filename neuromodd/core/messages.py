@@ -1,4 +1,4 @@
-"""Tick -> messages: the topic grammar and every payload of the MQTT contract, version 1.
+"""Tick -> messages: the topic grammar of the MQTT contract, version 1, and how its payloads are filled in.
 
 Topics are `<prefix>/<node>/<name>`; payloads are JSON in UTF-8 with units in their names, null for "not
 measured", never NaN. `status` alone is a bare word.
@@ -6,57 +6,104 @@ measured", never NaN. `status` alone is a bare word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple
-
-from pydantic import AwareDatetime, ConfigDict, Field
+import json
+import math
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from neuromodd.core.brain import Tick
-from neuromodd.core.diagnostics import Evidence, Fault
+from neuromodd.core.diagnostics import Fault
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.record import NonNegative, Ratio, Record
-from neuromodd.core.rewards import RewardEvent
-
-SCHEMA_VERSION = 1
+from neuromodd.core.payloads import (
+    REWARD_PAYLOADS,
+    FaultPayload,
+    Flags,
+    HealthPayload,
+    InfoPayload,
+    Levels,
+    ModulatorsPayload,
+    PhasicLevels,
+    Rates,
+    SpikesPayload,
+    StatePayload,
+    Surprise,
+)
+from neuromodd.core.rewards import EPOCH, RewardEvent, event_id
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
-Level = Annotated[float, Field(ge=0.0, le=1.0)]
-TempoLevel = Annotated[float, Field(ge=0.0, le=2.0)]
+TELEMETRY_DIGITS = 5
+"""Significant digits of a float in `telemetry`: more than any sensor has, and a third of the bytes."""
+
+WHOLE = 10.0 ** (TELEMETRY_DIGITS - 1)
+"""From here on a rounded number has no fraction."""
+
+EXACT = 2.0**53
+"""Up to here a whole number is the same as an integer and as a double."""
+
+CLOCKS_LIMIT = 4
+"""Beyond so many logical processors `telemetry` has no list of their clocks: it would be half of it."""
+
+UNROUNDED = frozenset({"energy_joules", "monotonic_s"})
+"""What only grows: people want its differences."""
 
 
 class TopicRule(NamedTuple):
-    """How a topic is published; `state_like` messages may be replaced by newer ones while they wait."""
+    """How a topic is published.
+
+    Attributes:
+        qos: quality of service.
+        retain: whether the broker keeps the newest.
+        state_like: whether a message may be replaced by a newer one while it waits; else it goes through
+            the outbox.
+        expires: whether the broker forgets it after `mqtt.state_expiry_s` (MQTT 5).
+    """
 
     qos: Literal[0, 1]
     retain: bool
     state_like: bool
+    expires: bool
 
 
 TOPICS: dict[str, TopicRule] = {
-    "status": TopicRule(qos=1, retain=True, state_like=True),
-    "info": TopicRule(qos=1, retain=True, state_like=True),
-    "telemetry": TopicRule(qos=0, retain=False, state_like=True),
-    "state": TopicRule(qos=0, retain=True, state_like=True),
-    "spikes": TopicRule(qos=0, retain=False, state_like=True),
-    "reward": TopicRule(qos=1, retain=False, state_like=False),
-    "fault": TopicRule(qos=1, retain=True, state_like=False),
-    "health": TopicRule(qos=0, retain=True, state_like=True),
+    "status": TopicRule(qos=1, retain=True, state_like=True, expires=False),
+    "info": TopicRule(qos=1, retain=True, state_like=True, expires=False),
+    "telemetry": TopicRule(qos=0, retain=False, state_like=True, expires=True),
+    "state": TopicRule(qos=0, retain=True, state_like=True, expires=True),
+    "spikes": TopicRule(qos=0, retain=False, state_like=True, expires=True),
+    "reward": TopicRule(qos=1, retain=False, state_like=False, expires=False),
+    "fault": TopicRule(qos=1, retain=True, state_like=False, expires=False),
+    "health": TopicRule(qos=0, retain=True, state_like=True, expires=True),
 }
+"""What the daemon publishes."""
+
+REQUEST_TOPICS: dict[str, Literal[0, 1]] = {"in/reward": 1, "in/work": 0, "in/command": 0}
+"""What the daemon subscribes to when `mqtt.inbound.enabled`, and at which quality of service.
+
+Rewards may wait at the broker while the daemon is away. A work rate or a command that comes late is worse
+than none: at quality of service 0 a broker neither keeps nor repeats them.
+"""
 
 
 class Message(NamedTuple):
-    """One publication: the topic's last level (`state`), and the payload."""
+    """One publication: the topic below the node's (`state`), and the payload."""
 
     name: str
     payload: bytes
 
-    @property
-    def rule(self) -> TopicRule:
-        """QoS, retention and replaceability of its topic."""
-        return TOPICS[self.name]
+
+class Event(NamedTuple):
+    """One publication that must not be lost: its id, its topic, and its payload but for `replayed`."""
+
+    id: str
+    name: str
+    payload: dict[str, Any]
+
+    def encoded(self, *, replayed: bool) -> bytes:
+        """The payload as it is published; `replayed` when it is sent later than it happened."""
+        return _encode({**self.payload, "replayed": replayed})
 
 
 def topic(prefix: str, node: str, name: str) -> str:
@@ -64,280 +111,18 @@ def topic(prefix: str, node: str, name: str) -> str:
     return f"{prefix}/{node}/{name}"
 
 
-class Levels(Record):
-    """Tonic levels."""
-
-    dopamine: Level
-    cortisol: Level
-    acetylcholine: Level
-    tempo: TempoLevel
-
-
-class PhasicLevels(Record):
-    """What events left, each in [-1, 1]."""
-
-    dopamine: float
-    cortisol: float
-    acetylcholine: float
-
-
-class ModulatorsPayload(Record):
-    """The four levels, clip(tonic + phasic), and their parts."""
-
-    dopamine: Level
-    cortisol: Level
-    acetylcholine: Level
-    tempo: TempoLevel
-    tonic: Levels
-    phasic: PhasicLevels
-
-
-class Flags(Record):
-    """stress: cortisol above 0.5; reward: dopamine above 0.6; focus: acetylcholine above 0.7."""
-
-    stress: bool
-    reward: bool
-    focus: bool
-
-
-class Surprise(Record):
-    """Prediction error of each channel, null where it is absent; `total` is the mean of the present."""
-
-    total: Ratio | None
-    channels: dict[str, Ratio | None]
-
-
-class Rates(Record):
-    """Spikes a step (1 ms of network time) of each neuron in this tick."""
-
-    lif: tuple[Ratio, ...]
-    izhikevich: tuple[Ratio, ...]
-
-
-class StatePayload(Record):
-    """`state`: what the nervous system is doing; `step` counts network steps since the first start."""
-
-    node: str
-    sequence: int
-    time_utc: AwareDatetime
-    step: int
-    modulators: ModulatorsPayload
-    flags: Flags
-    surprise: Surprise
-    rates: Rates
-
-
-class SpikesPayload(Record):
-    """`spikes`: spike counts and potentials of the tick."""
-
-    node: str
-    sequence: int
-    time_utc: AwareDatetime
-    step: int
-    steps: int
-    input_spikes: tuple[int, ...]
-    lif_spikes: tuple[int, ...]
-    izhikevich_spikes: tuple[int, ...]
-    lif_potentials: tuple[float, ...]
-
-
-class _RewardPayload(Record):
-    id: str
-    time_utc: AwareDatetime
-    node: str
-    origin: Literal["detected", "external"]
-    replayed: bool
-
-
-class WorkAcceptedPayload(_RewardPayload):
-    """`reward`, a piece of work was done."""
-
-    kind: Literal["WorkAccepted"]
-    latency_ms: NonNegative | None
-    units: NonNegative | None
-    source: str | None
-
-
-class BreakthroughFoundPayload(_RewardPayload):
-    """`reward`, something was better than ever."""
-
-    kind: Literal["BreakthroughFound"]
-    metric: str | None
-    value: float | None
-    previous_best: float | None
-
-
-class SourceSwitchPayload(_RewardPayload):
-    """`reward`, the host's work comes from somewhere else."""
-
-    kind: Literal["SourceSwitch"]
-    previous: str | None
-    current: str | None
-
-
-class FaultPayload(Record):
-    """`fault`: the class that holds, its canonical code, and what speaks for it."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    node: str
-    fault_class: str = Field(serialization_alias="class", validation_alias="class")
-    code: str
-    confidence: Ratio
-    evidence: tuple[Evidence, ...]
-    since_utc: AwareDatetime | None
-
-
-class HostFacts(Record):
-    """What does not change while the host is up."""
-
-    kernel: str
-    architecture: str
-    cpu_model: str | None
-    cpu_count: int | None
-    memory_total_bytes: int | None
-    gpus: tuple[str, ...]
-
-
-class InfoPayload(Record):
-    """`info`: who publishes here, and what it can measure."""
-
-    node: str
-    version: str
-    boot_id: str | None
-    started_utc: AwareDatetime
-    interval_s: float
-    steps_per_tick: int
-    dimensions: dict[str, int]
-    host: HostFacts
-    sensors: tuple[str, ...]
-    schemas: dict[str, int]
-
-
-class SensorHealth(Record):
-    """One sensor: `absent` has nothing to measure here, `failed` raised, `hung` is past its deadline."""
-
-    state: Literal["ok", "absent", "failed", "hung"]
-    error: str | None
-    failures: int
-    duration_ms: NonNegative | None
-
-
-class MqttHealth(Record):
-    """The connection; `dropped` counts messages that gave way to newer ones or to the bound of the queue."""
-
-    connected: bool
-    connections: int
-    published: int
-    dropped: int
-    waiting_events: int
-    error: str | None
-
-
-class CheckpointHealth(Record):
-    """Checkpoints; `age_s` is the time since the last that reached the disk, null before the first."""
-
-    age_s: NonNegative | None
-    written: int
-    failures: int
-    error: str | None
-
-
-class RecorderHealth(Record):
-    """Recordings: `file` is being written, null before the first frame and after a failure.
-
-    `frames` counts those handed to the operating system since the start, `dropped` those that are missing
-    in the recordings, `total_bytes` is the size of all recordings in the directory.
-    """
-
-    file: str | None
-    frames: int
-    dropped: int
-    total_bytes: int
-    failures: int
-    error: str | None
-
-
-class TicksHealth(Record):
-    """Ticks since the start; `late` began over 50 ms after their due time, `missed` never took place.
-
-    The lateness quantiles are of the last 600 ticks.
-    """
-
-    count: int
-    late: int
-    missed: int
-    gaps: int
-    lateness_p50_ms: NonNegative | None
-    lateness_p99_ms: NonNegative | None
-
-
-class HealthPayload(Record):
-    """`health`: how the daemon itself is doing; `recorder` is null unless it is enabled.
-
-    `faults` counts how often each class of `fault` has begun since the first start.
-    """
-
-    node: str
-    time_utc: AwareDatetime
-    uptime_s: NonNegative
-    ticks: TicksHealth
-    sensors: dict[str, SensorHealth]
-    mqtt: MqttHealth
-    checkpoint: CheckpointHealth
-    recorder: RecorderHealth | None
-    faults: dict[str, int]
-    sinks_failed: dict[str, int]
-
-
-REWARD_PAYLOADS: dict[str, type[_RewardPayload]] = {
-    "WorkAccepted": WorkAcceptedPayload,
-    "BreakthroughFound": BreakthroughFoundPayload,
-    "SourceSwitch": SourceSwitchPayload,
-}
-
-_PAYLOADS: dict[str, type[Record]] = {
-    "info": InfoPayload,
-    "telemetry": TelemetryFrame,
-    "state": StatePayload,
-    "spikes": SpikesPayload,
-    "fault": FaultPayload,
-    "health": HealthPayload,
-}
-
-SCHEMA_NAMES = (*_PAYLOADS, "reward")
-
-
-def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema of the payload of topic `name`.
-
-    Raises:
-        KeyError: no topic of that name has a JSON payload.
-    """
-    if name == "reward":
-        found = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "RewardPayload",
-            "oneOf": [_inner(payload) for payload in REWARD_PAYLOADS.values()],
-        }
-    else:
-        found = _PAYLOADS[name].json_schema()
-    return {**found, "$id": f"urn:neuromodd:schema:{name}:{SCHEMA_VERSION}"}
-
-
-def _inner(payload: type[Record]) -> dict[str, Any]:
-    return payload.model_json_schema(mode="serialization")
-
-
-def telemetry_message(frame: TelemetryFrame) -> Message:
-    """The frame as it is."""
-    return Message("telemetry", frame.to_json().encode())
-
-
-def state_message(tick: Tick) -> Message:
+def telemetry_event(frame: TelemetryFrame) -> Event:
+    """The frame, its floats rounded, and without the clock of each of many processors."""
+    values = _rounded(frame.model_dump(mode="json"))
+    if frame.cpu is not None and len(frame.cpu.core_frequencies_hz or ()) > CLOCKS_LIMIT:
+        values["cpu"]["core_frequencies_hz"] = None
+    return Event(f"{frame.boot_id}:{frame.sequence}", "telemetry", values)
+
+
+def state_payload(tick: Tick) -> StatePayload:
     """Modulators, flags, surprise and rates of the tick."""
     levels = tick.modulators
-    payload = StatePayload(
+    return StatePayload(
         node=tick.frame.node,
         sequence=tick.frame.sequence,
         time_utc=tick.frame.time_utc,
@@ -354,12 +139,16 @@ def state_message(tick: Tick) -> Message:
         ),
         rates=Rates(lif=tick.result.lif_rates, izhikevich=tick.result.izhikevich_rates),
     )
-    return Message("state", payload.to_json().encode())
 
 
-def spikes_message(tick: Tick) -> Message:
+def state_message(tick: Tick) -> Message:
+    """The state of the tick."""
+    return Message("state", state_payload(tick).to_json().encode())
+
+
+def spikes_payload(tick: Tick) -> SpikesPayload:
     """Spike counts and potentials of the tick."""
-    payload = SpikesPayload(
+    return SpikesPayload(
         node=tick.frame.node,
         sequence=tick.frame.sequence,
         time_utc=tick.frame.time_utc,
@@ -370,26 +159,44 @@ def spikes_message(tick: Tick) -> Message:
         izhikevich_spikes=tick.result.izhikevich_spikes,
         lif_potentials=tick.potentials,
     )
-    return Message("spikes", payload.to_json().encode())
 
 
-def reward_message(event: RewardEvent, *, replayed: bool = False) -> Message:
-    """One event; `replayed` when it is sent later than it happened."""
-    payload = REWARD_PAYLOADS[event.kind].from_dict({**event.model_dump(), "replayed": replayed})
-    return Message("reward", payload.to_json().encode())
+def spikes_message(tick: Tick) -> Message:
+    """The spikes of the tick."""
+    return Message("spikes", spikes_payload(tick).to_json().encode())
 
 
-def fault_message(node: str, fault: Fault) -> Message:
-    """The classification that holds."""
+def reward_event(event: RewardEvent) -> Event:
+    """One reward; it has an id once the brain has taken it."""
+    payload = REWARD_PAYLOADS[event.kind].from_dict({**event.model_dump(), "replayed": False})
+    values = payload.model_dump(mode="json", exclude={"replayed"})
+    return Event(values["id"], "reward", values)
+
+
+def fault_event(node: str, fault: Fault) -> Event:
+    """The classification that holds. Its id is made of what began when: it is the same after a restart."""
+    since_utc: datetime = fault.since_utc or EPOCH
+    identity = event_id(
+        time_utc=since_utc,
+        node=node,
+        boot_id=None,
+        sequence=0,
+        kind=f"fault:{fault.fault_class.value}:{since_utc.isoformat()}",
+        ordinal=0,
+    )
     payload = FaultPayload(
         **{"class": fault.fault_class.value},
+        id=identity,
+        time_utc=since_utc,
         node=node,
         code=fault.fault_class.code,
         confidence=fault.confidence,
         evidence=fault.evidence,
         since_utc=fault.since_utc,
+        replayed=False,
     )
-    return Message("fault", payload.to_json().encode())
+    values = payload.model_dump(mode="json", exclude={"replayed"})
+    return Event(identity, "fault", values)
 
 
 def record_message(name: str, payload: InfoPayload | HealthPayload) -> Message:
@@ -397,13 +204,22 @@ def record_message(name: str, payload: InfoPayload | HealthPayload) -> Message:
     return Message(name, payload.to_json().encode())
 
 
-def tick_messages(tick: Tick, *, spikes: bool) -> Iterable[Message]:
-    """All that one tick has to say, in the order in which it is published."""
-    yield telemetry_message(tick.frame)
-    yield state_message(tick)
-    if spikes:
-        yield spikes_message(tick)
-    for event in tick.events:
-        yield reward_message(event)
-    if tick.fault_changed:
-        yield fault_message(tick.frame.node, tick.fault)
+def _encode(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - parsed JSON
+    # By class, not isinstance: this visits every value of every frame.
+    kind = value.__class__
+    if kind is float:
+        rounded = float(f"{value:.{TELEMETRY_DIGITS}g}")
+        # Where no digit is left for a fraction, `.0` says nothing; 300 digits would not either.
+        if WHOLE <= abs(rounded) < EXACT:
+            return int(rounded)
+        # The largest doubles have no double above to be rounded to.
+        return rounded if math.isfinite(rounded) else value
+    if kind is dict:
+        return {name: of if name in UNROUNDED else _rounded(of) for name, of in value.items()}
+    if kind is list:
+        return [_rounded(of) for of in value]
+    return value

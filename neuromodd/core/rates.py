@@ -130,8 +130,12 @@ class FrameAssembler:
         time_utc: datetime,
         monotonic_s: float,
         lateness_ms: float | None,
+        work: WorkSample | None = None,
     ) -> TelemetryFrame:
-        """The frame of this instant; a sensor that is not in `readings` leaves its groups None."""
+        """The frame of this instant; a sensor that is not in `readings` leaves its groups None.
+
+        `work` is what a program of the user's reports; without it, utilisation stands for work.
+        """
         interval_s = None if self._last_s is None else max(monotonic_s - self._last_s, 0.0)
         gap = interval_s is not None and interval_s > GAP_INTERVALS * self.interval_s
         if gap:
@@ -171,7 +175,9 @@ class FrameAssembler:
             voltages=None if hwmon is None else hwmon.voltages or None,
             gpus=gpus,
             gpu_driver_error=None if nvidia is None else nvidia.driver_error,
-            work=utilization_work(cpu, gpus, target=self.work_target, cgroup=cgroup),
+            work=utilization_work(cpu, gpus, target=self.work_target, cgroup=cgroup)
+            if work is None
+            else work.model_copy(update={"cgroup": cgroup, "target": work.target or self.work_target}),
             fpga=fpga.value if fpga is not None and isinstance(fpga.value, FpgaMetrics) else None,
         )
 

@@ -26,7 +26,13 @@ from neuromodd.core.frame import (
     TemperatureSample,
     WorkSample,
 )
-from neuromodd.core.messages import tick_messages
+from neuromodd.core.messages import (
+    fault_event,
+    reward_event,
+    spikes_message,
+    state_message,
+    telemetry_event,
+)
 from neuromodd.core.modulators import NeuroModulators, Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, RewardParameters, SourceSwitch, WorkAccepted
@@ -40,7 +46,14 @@ def live(brain: Brain, frames: Sequence[TelemetryFrame]) -> list[Tick]:
 
 
 def payloads(ticks: Sequence[Tick]) -> list[tuple[str, bytes]]:
-    return [(message.name, message.payload) for tick in ticks for message in tick_messages(tick, spikes=True)]
+    """All that ticks have to say."""
+    said = []
+    for tick in ticks:
+        events = [telemetry_event(tick.frame), *(reward_event(event) for event in tick.events)]
+        events.append(fault_event(tick.frame.node, tick.fault))
+        said += [(event.name, event.encoded(replayed=False)) for event in events]
+        said += [(message.name, message.payload) for message in (state_message(tick), spikes_message(tick))]
+    return said
 
 
 def day(frame: MakeFrame, count: int) -> list[TelemetryFrame]:
@@ -522,6 +535,6 @@ def test_any_frame_can_be_lived_through(
         now = frame().time_utc or datetime.now(UTC)
         here = {"time_utc": now + timedelta(seconds=second), "monotonic_s": 1000.0 + second}
         tick = brain.step(drawn.model_copy(update=here))
-        for message in tick_messages(tick, spikes=True):
-            json.loads(message.payload, parse_constant=not_json)
+        for _, payload in payloads([tick]):
+            json.loads(payload, parse_constant=not_json)
     json.dumps(brain.state(), allow_nan=False)

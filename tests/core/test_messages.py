@@ -1,4 +1,4 @@
-"""The MQTT contract: topics, payloads, and the schemas that ship with the package."""
+"""The MQTT contract: topics, payloads, and what their schemas refuse."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
 from neuromodd.core.messages import (
-    REWARD_PAYLOADS,
-    SCHEMA_NAMES,
     TOPICS,
+    Event,
+    fault_event,
+    record_message,
+    reward_event,
+    spikes_message,
+    spikes_payload,
+    state_message,
+    state_payload,
+    telemetry_event,
+    topic,
+)
+from neuromodd.core.payloads import (
+    REWARD_PAYLOADS,
     FaultPayload,
     HealthPayload,
     InfoPayload,
     SpikesPayload,
     StatePayload,
-    fault_message,
-    record_message,
-    reward_message,
-    schema,
-    spikes_message,
-    state_message,
-    telemetry_message,
-    tick_messages,
-    topic,
+    TelemetryPayload,
 )
 from neuromodd.core.record import JsonModel
-from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+from neuromodd.core.requests import Reply
+from neuromodd.core.rewards import EPOCH, BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+from neuromodd.core.schemas import schema
 from neuromodd.errors import InvalidRecordError
 
 MakeFrame = Callable[..., TelemetryFrame]
 RecordOf = Callable[[type[BaseModel]], st.SearchStrategy[Any]]
 
 PAYLOADS: list[tuple[str, type[JsonModel]]] = [
-    ("telemetry", TelemetryFrame),
+    ("telemetry", TelemetryPayload),
     ("state", StatePayload),
     ("spikes", SpikesPayload),
     ("fault", FaultPayload),
@@ -59,6 +64,11 @@ def not_json(word: str) -> None:
 
 def parsed(payload: bytes | str) -> Any:
     return json.loads(payload, parse_constant=not_json)
+
+
+def sent(event: Event) -> Any:
+    """What of an event is published at once."""
+    return parsed(event.encoded(replayed=False))
 
 
 def check(name: str, document: object) -> None:
@@ -90,9 +100,12 @@ def tick(frame: MakeFrame) -> Tick:
 
 
 def lifted(tick: Tick) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for message in tick_messages(tick, spikes=True):
-        found.setdefault(message.name, []).append(parsed(message.payload))
+    """The payloads of a tick by topic."""
+    messages = (state_message(tick), spikes_message(tick))
+    found = {message.name: [parsed(message.payload)] for message in messages}
+    found["telemetry"] = [sent(telemetry_event(tick.frame))]
+    found["reward"] = [sent(reward_event(event)) for event in tick.events]
+    found["fault"] = [sent(fault_event("n", tick.fault))]
     return found
 
 
@@ -127,20 +140,6 @@ def test_a_topic_has_prefix_node_and_name() -> None:
 # Schemas
 
 
-def test_every_topic_but_the_bare_word_has_a_schema() -> None:
-    assert set(SCHEMA_NAMES) == set(TOPICS) - {"status"}
-    with pytest.raises(KeyError):
-        schema("status")
-
-
-@pytest.mark.parametrize("name", SCHEMA_NAMES)
-def test_a_schema_is_a_valid_schema_with_an_id_and_a_version(name: str) -> None:
-    found = schema(name)
-    Draft202012Validator.check_schema(found)
-    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert found["$id"] == f"urn:neuromodd:schema:{name}:1"
-
-
 @pytest.mark.parametrize(("name", "cls"), PAYLOADS)
 @settings(max_examples=25)
 @given(data=st.data())
@@ -165,11 +164,14 @@ def test_fields_of_a_newer_version_agree_with_the_schema_and_are_ignored(
 def test_the_documents_of_tomorrow_are_changed_at_every_depth() -> None:
     fault = FaultPayload(
         **{"class": "GpuDieDead"},
+        id="i",
+        time_utc=EPOCH,
         node="n",
         code="c",
         confidence=1.0,
         evidence=(Evidence(reading="a", value=1.0, rule="r"),),
         since_utc=None,
+        replayed=False,
     )
     document = of_tomorrow(fault)
     assert "of_tomorrow" in document
@@ -207,12 +209,6 @@ def test_a_schema_asks_for_every_field_that_is_written(tick: Tick, name: str) ->
 
 
 # Payloads
-
-
-def test_a_tick_tells_everything_once_in_order(tick: Tick) -> None:
-    names = [message.name for message in tick_messages(tick, spikes=True)]
-    assert names == ["telemetry", "state", "spikes", "reward", "reward", "reward", "fault"]
-    assert "spikes" not in [message.name for message in tick_messages(tick, spikes=False)]
 
 
 def test_every_payload_of_a_tick_agrees_with_its_schema(tick: Tick) -> None:
@@ -253,10 +249,15 @@ def test_state_keeps_null_for_a_channel_that_is_absent(tick: Tick) -> None:
 
 
 def test_telemetry_keeps_null_for_what_was_not_measured(frame: MakeFrame) -> None:
-    document = parsed(telemetry_message(frame(cpu=CpuSample(load_1m=0.0))).payload)
-    assert set(document) == set(TelemetryFrame.model_fields)
+    document = sent(telemetry_event(frame(cpu=CpuSample(load_1m=0.0))))
+    assert set(document) == {*TelemetryFrame.model_fields, "replayed"}
     assert document["gpus"] is None
     assert document["cpu"] == {name: 0.0 if name == "load_1m" else None for name in CpuSample.model_fields}
+
+
+def test_a_message_is_the_json_of_its_payload(tick: Tick) -> None:
+    assert state_message(tick) == ("state", state_payload(tick).to_json().encode())
+    assert spikes_message(tick) == ("spikes", spikes_payload(tick).to_json().encode())
 
 
 def test_spikes_has_counts_and_potentials_of_every_neuron(tick: Tick) -> None:
@@ -281,7 +282,7 @@ def test_a_reward_is_flat_with_the_fields_of_its_kind(
     frame: MakeFrame, event: RewardEvent, fields: dict[str, object]
 ) -> None:
     full = event.model_copy(update={"id": "i", "time_utc": frame().time_utc, "node": "n"})
-    document = parsed(reward_message(full).payload)
+    document = sent(reward_event(full))
     common = {
         "kind": event.kind,
         "id": "i",
@@ -294,25 +295,135 @@ def test_a_reward_is_flat_with_the_fields_of_its_kind(
     check("reward", document)
 
 
-def test_a_reward_that_is_sent_late_says_so(tick: Tick) -> None:
-    assert parsed(reward_message(tick.events[0], replayed=True).payload)["replayed"] is True
-
-
 def test_a_reward_payload_reads_back_as_its_event(tick: Tick) -> None:
     for event in tick.events:
-        assert RewardEvent.from_json(reward_message(event).payload) == event
+        assert RewardEvent.from_json(reward_event(event).encoded(replayed=False)) == event
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_an_event_that_is_sent_late_says_so_and_nothing_else_of_it_changes(
+    tick: Tick, replayed: bool
+) -> None:
+    events = [
+        telemetry_event(tick.frame),
+        fault_event("n", tick.fault),
+        *map(reward_event, tick.events),
+    ]
+    for event in events:
+        document = parsed(event.encoded(replayed=replayed))
+        check(event.name, document)
+        assert document == {**event.payload, "replayed": replayed}
+
+
+def test_an_event_has_the_id_that_its_payload_tells(tick: Tick) -> None:
+    for event in (fault_event("n", tick.fault), *map(reward_event, tick.events)):
+        assert event.payload["id"] == event.id
+
+
+def test_telemetry_tells_its_frames_apart_by_boot_and_sequence(frame: MakeFrame) -> None:
+    assert telemetry_event(frame(3.0)).id == "boot-a:3"
+
+
+@pytest.mark.parametrize(
+    ("measured", "published"),
+    [
+        (0.123456789, 0.12346),
+        (1234567890.0, 1234600000),
+        (0.0, 0.0),
+        (0.1, 0.1),
+        (1.5e-9, 1.5e-9),
+    ],
+)
+def test_a_float_of_telemetry_has_five_significant_digits(
+    frame: MakeFrame, measured: float, published: float
+) -> None:
+    document = sent(telemetry_event(frame(cpu=CpuSample(load_1m=measured))))
+    assert document["cpu"]["load_1m"] == published
+
+
+def test_telemetry_is_rounded_in_lists_too(frame: MakeFrame) -> None:
+    cpu = CpuSample(core_frequencies_hz=(2_999_999_999.5, None))
+    document = sent(telemetry_event(frame(cpu=cpu)))
+    assert document["cpu"]["core_frequencies_hz"] == [3e9, None]
+
+
+def test_a_whole_number_of_telemetry_keeps_all_its_digits(frame: MakeFrame) -> None:
+    document = sent(telemetry_event(frame(sequence=123_456_789)))
+    assert document["sequence"] == 123_456_789
+
+
+def test_telemetry_does_not_round_the_monotonic_time(frame: MakeFrame) -> None:
+    document = sent(telemetry_event(frame(monotonic_s=98_765_432.123456)))
+    assert document["monotonic_s"] == 98_765_432.123456
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_any_frame_agrees_with_the_schema_when_it_is_rounded(
+    record_of: RecordOf, data: st.DataObject
+) -> None:
+    check("telemetry", sent(telemetry_event(data.draw(record_of(TelemetryFrame)))))
 
 
 def test_fault_has_exactly_the_fields_of_the_contract(tick: Tick) -> None:
-    document = parsed(fault_message("n", tick.fault).payload)
-    assert set(document) == {"node", "class", "code", "confidence", "evidence", "since_utc"}
+    document = sent(fault_event("n", tick.fault))
+    assert set(document) == {
+        "id",
+        "time_utc",
+        "node",
+        "class",
+        "code",
+        "confidence",
+        "evidence",
+        "since_utc",
+        "replayed",
+    }
     assert (document["class"], document["code"]) == ("GpuDieDead", "ERR_SILICON_DEAD")
 
 
 def test_a_fault_payload_reads_back() -> None:
     fault = Fault(fault_class=FaultClass.HealthyStandby, confidence=0.5)
-    payload = fault_message("n", fault).payload
+    payload = fault_event("n", fault).encoded(replayed=False)
     assert FaultPayload.from_json(payload).to_json().encode() == payload
+
+
+def test_a_fault_has_the_same_id_as_long_as_it_holds(tick: Tick) -> None:
+    clearer = tick.fault.model_copy(update={"confidence": tick.fault.confidence / 2})
+    assert fault_event("n", clearer).id == fault_event("n", tick.fault).id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fault_class": FaultClass.VrmPhaseShort},
+        {"since_utc": EPOCH},
+    ],
+)
+def test_another_fault_has_another_id(tick: Tick, other: dict[str, object]) -> None:
+    changed = tick.fault.model_copy(update=other)
+    assert fault_event("n", changed).id != fault_event("n", tick.fault).id
+
+
+def test_a_fault_of_another_node_has_another_id(tick: Tick) -> None:
+    assert fault_event("m", tick.fault).id != fault_event("n", tick.fault).id
+
+
+def test_a_fault_is_dated_at_its_beginning(tick: Tick) -> None:
+    document = sent(fault_event("n", tick.fault))
+    assert document["time_utc"] == document["since_utc"] == "2024-05-01T12:00:01Z"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(node="n", request="neuromodd/n/in/command", ok=True, id="i", result={"sequence": 1}),
+        Reply(node="n", request="neuromodd/n/in/work", ok=False, refusal="invalid", error="rate: got -1"),
+    ],
+)
+def test_a_reply_agrees_with_its_schema(reply: Reply) -> None:
+    document = parsed(reply.to_json())
+    check("reply", document)
+    assert set(document) == set(Reply.model_fields)
 
 
 @settings(max_examples=10)
@@ -321,12 +432,12 @@ def test_info_and_health_are_written_as_they_are(record_of: RecordOf, data: st.D
     for name, cls in (("info", InfoPayload), ("health", HealthPayload)):
         record = data.draw(record_of(cls))
         message = record_message(name, record)
-        assert message.rule is TOPICS[name]
+        assert message.name == name
         assert cls.from_json(message.payload) == record
 
 
 def test_text_of_any_script_is_utf8(frame: MakeFrame) -> None:
-    payload = telemetry_message(frame(node="höst-机")).payload
+    payload = telemetry_event(frame(node="höst-机")).encoded(replayed=False)
     assert json.loads(payload.decode("utf-8"))["node"] == "höst-机"
 
 
