@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import gc
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from harness import Mosquitto, free_port
 
-from neuromodd.errors import MqttLinkError
-from neuromodd.mqtt import TIMEOUT_S, Backoff, Endpoint, connect
+from neuromodd.errors import MqttDeniedError, MqttLinkError
+from neuromodd.mqtt import PAYLOAD_BYTES, TIMEOUT_S, Backoff, Endpoint, Incoming, Link, Outgoing, connect
+from neuromodd.tls import Tls
 
 OUTAGE_S = 1000.0
 """When the outages of these tests begin, on their own clock."""
@@ -149,13 +150,29 @@ async def test_where_nobody_listens_it_was_not_the_login() -> None:
 @pytest.mark.parametrize("code", [4, 5])
 async def test_a_refused_login_is_told_apart(code: int) -> None:
     async with broker_that_answers(bytes((0x20, 2, 0, code))) as port:
+        assert (await failure(to(port, protocol="3.1.1"))).refused_login
+
+
+@pytest.mark.parametrize("code", [134, 135])
+async def test_a_refused_login_is_told_apart_in_mqtt_5_too(code: int) -> None:
+    async with broker_that_answers(bytes((0x20, 3, 0, code, 0))) as port:
         assert (await failure(to(port))).refused_login
+
+
+async def test_a_broker_that_does_not_speak_mqtt_5_says_so() -> None:
+    async with broker_that_answers(bytes((0x20, 3, 0, 132, 0))) as port:
+        assert (await failure(to(port))).unsupported
+
+
+async def test_a_broker_of_the_old_version_says_in_its_own_way_that_it_does_not_speak_mqtt_5() -> None:
+    async with broker_that_answers(bytes((0x20, 2, 0, 1))) as port:
+        assert (await failure(to(port))).unsupported
 
 
 @pytest.mark.parametrize("code", [2, 3])
 async def test_another_refusal_is_not_the_login(code: int) -> None:
     async with broker_that_answers(bytes((0x20, 2, 0, code))) as port:
-        assert not (await failure(to(port))).refused_login
+        assert not (await failure(to(port, protocol="3.1.1"))).refused_login
 
 
 async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +184,7 @@ async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.Mon
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_a_broker_that_speaks_no_tls_is_a_failed_connection(mosquitto: Mosquitto) -> None:
-    reason = str(asyncio.run(failure(to(mosquitto.port, tls=True))))
+    reason = str(asyncio.run(failure(to(mosquitto.port, tls=Tls()))))
     gc.collect()
     assert reason
 
@@ -196,13 +213,13 @@ async def test_publishing_on_a_lost_connection_fails(mosquitto: Mosquitto) -> No
             with contextlib.suppress(MqttLinkError):
                 await link.lost()
             with pytest.raises(MqttLinkError):
-                await link.publish("t", b"", qos=1, retain=False)
+                await link.publish(Outgoing("t", b"", 1))
 
 
 async def test_a_connection_that_stands_is_not_lost(mosquitto: Mosquitto) -> None:
     async with connect(to(mosquitto.port)) as link:
         waiting = asyncio.create_task(link.lost())
-        await link.publish("t", b"x", qos=1, retain=False)
+        await link.publish(Outgoing("t", b"x", 1))
         assert not waiting.done()
         waiting.cancel()
 
@@ -210,10 +227,10 @@ async def test_a_connection_that_stands_is_not_lost(mosquitto: Mosquitto) -> Non
 async def test_a_publication_of_qos_1_returns_only_with_an_acknowledgement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with broker_that_answers(bytes((0x20, 2, 0, 0))) as port, connect(to(port)) as link:
+    async with broker_that_answers(bytes((0x20, 3, 0, 0, 0))) as port, connect(to(port)) as link:
         monkeypatch.setattr("neuromodd.mqtt.TIMEOUT_S", 0.05)
         with pytest.raises(MqttLinkError):
-            await link.publish("t", b"x", qos=1, retain=False)
+            await link.publish(Outgoing("t", b"x", 1))
 
 
 @contextlib.asynccontextmanager
@@ -257,3 +274,134 @@ async def test_attempts_that_get_no_answer_leave_no_connection_open(monkeypatch:
             with pytest.raises(MqttLinkError):
                 async with connect(endpoint(port)):
                     pass
+
+
+# What comes in
+
+
+async def first(link: Link) -> Incoming:
+    async with asyncio.timeout(10.0):
+        async for message in link.incoming():
+            return message
+    raise AssertionError
+
+
+PROTOCOLS = ["5", "3.1.1"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_what_is_subscribed_to_comes_in(mosquitto: Mosquitto, protocol: str) -> None:
+    async with connect(to(mosquitto.port, protocol=protocol)) as link:
+        assert await link.subscribe({"t": 1}) == {}
+        await link.publish(Outgoing("t", b"x", 1))
+        message = await first(link)
+        assert (message.topic, message.payload, message.size, message.retained) == ("t", b"x", 1, False)
+
+
+async def test_a_request_tells_where_its_answer_is_expected(mosquitto: Mosquitto) -> None:
+    async with connect(to(mosquitto.port)) as link:
+        await link.subscribe({"t": 1})
+        await link.publish(Outgoing("t", b"x", 1, response_topic="answers", correlation=b"7"))
+        message = await first(link)
+        assert (message.response_topic, message.correlation) == ("answers", b"7")
+
+
+async def test_of_a_large_payload_only_the_size_is_kept(mosquitto: Mosquitto) -> None:
+    async with connect(to(mosquitto.port)) as link:
+        await link.subscribe({"t": 1})
+        await link.publish(Outgoing("t", b"x" * (PAYLOAD_BYTES + 1), 1))
+        message = await first(link)
+        assert (message.payload, message.size) == (None, PAYLOAD_BYTES + 1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_what_was_not_acknowledged_comes_again(mosquitto: Mosquitto, protocol: str) -> None:
+    endpoint = to(mosquitto.port, protocol=protocol, session_expiry_s=60)
+    async with connect(endpoint) as link:
+        await link.subscribe({"t": 1})
+        await link.publish(Outgoing("t", b"x", 1))
+        await first(link)
+    async with connect(endpoint) as link:
+        assert (await first(link)).payload == b"x"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_what_was_acknowledged_does_not_come_again(mosquitto: Mosquitto, protocol: str) -> None:
+    endpoint = to(mosquitto.port, protocol=protocol, session_expiry_s=60)
+    async with connect(endpoint) as link:
+        await link.subscribe({"t": 1})
+        await link.publish(Outgoing("t", b"x", 1))
+        link.acknowledge(await first(link))
+    async with connect(endpoint) as link:
+        await link.publish(Outgoing("t", b"y", 1))
+        assert (await first(link)).payload == b"y"
+
+
+async def test_a_session_that_is_not_to_be_kept_is_not(mosquitto: Mosquitto) -> None:
+    async with connect(to(mosquitto.port, session_expiry_s=60)) as link:
+        await link.subscribe({"t": 1})
+    async with connect(to(mosquitto.port)) as link:
+        assert await link.publish(Outgoing("t", b"x", 1)) is False
+
+
+async def test_publishing_where_nobody_listens_is_told(mosquitto: Mosquitto) -> None:
+    async with connect(to(mosquitto.port)) as link:
+        heard = await link.publish(Outgoing("t", b"x", 1))
+        await link.subscribe({"t": 1})
+        assert (heard, await link.publish(Outgoing("t", b"x", 1))) == (False, True)
+
+
+async def test_a_flood_of_quality_0_is_bounded_and_counted(mosquitto: Mosquitto) -> None:
+    async with connect(to(mosquitto.port)) as link:
+        await link.subscribe({"t": 0, "end": 1})
+        for _ in range(1000):
+            await link.publish(Outgoing("t", b"x"))
+        await link.publish(Outgoing("end", b"", 1))
+        kept = 0
+        async with asyncio.timeout(10.0):
+            async for message in link.incoming():
+                if message.topic == "end":
+                    break
+                kept += 1
+        assert (kept + link.dropped, link.dropped > 0) == (1000, True)
+
+
+@pytest.fixture
+def lockable(tmp_path: Path, start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A broker on which everybody may publish and read `free`, and nothing else."""
+    rules = tmp_path / "acl"
+    rules.write_text("topic readwrite free\n")
+    return start_mosquitto(["allow_anonymous true", f"acl_file {rules}"])
+
+
+async def test_a_message_that_the_broker_refuses_is_told(lockable: Mosquitto) -> None:
+    async with connect(to(lockable.port)) as link:
+        with pytest.raises(MqttDeniedError, match=r"locked: .*not authorized"):
+            await link.publish(Outgoing("locked", b"x", 1))
+
+
+async def test_after_a_refused_message_the_connection_stands(lockable: Mosquitto) -> None:
+    async with connect(to(lockable.port)) as link:
+        with pytest.raises(MqttDeniedError):
+            await link.publish(Outgoing("locked", b"x", 1))
+        await link.publish(Outgoing("free", b"x", 1))
+
+
+# Sessions that are taken over
+
+
+async def test_a_broker_that_says_so_is_believed_about_a_take_over() -> None:
+    connack, disconnect = bytes((0x20, 3, 0, 0, 0)), bytes((0xE0, 1, 142))
+    async with broker_that_answers(connack + disconnect) as port, connect(to(port)) as link:
+        async with asyncio.timeout(10.0):
+            with pytest.raises(MqttLinkError) as caught:
+                await link.lost()
+    assert caught.value.taken_over
+
+
+async def test_a_reason_for_the_end_of_a_connection_is_passed_on() -> None:
+    connack, disconnect = bytes((0x20, 3, 0, 0, 0)), bytes((0xE0, 1, 139))
+    async with broker_that_answers(connack + disconnect) as port, connect(to(port)) as link:
+        async with asyncio.timeout(10.0):
+            with pytest.raises(MqttLinkError, match="server shutting down"):
+                await link.lost()

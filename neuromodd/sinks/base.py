@@ -42,6 +42,12 @@ class Newest(Generic[T]):
         self._items[key] = item
         self._present.set()
 
+    def discard(self, key: str) -> None:
+        """Forget the item of a key, as something newer has been said in another way."""
+        self._items.pop(key, None)
+        if not self._items:
+            self._present.clear()
+
     async def take(self) -> T:
         """The item of the key that has waited longest."""
         await self._present.wait()

@@ -24,8 +24,8 @@ import structlog
 
 from neuromodd import __version__
 from neuromodd.core.brain import Tick
-from neuromodd.core.messages import CheckpointHealth
 from neuromodd.core.migration import engine_from_1
+from neuromodd.core.payloads import CheckpointHealth
 from neuromodd.errors import (
     CheckpointDamagedError,
     CheckpointMismatchError,
@@ -337,6 +337,45 @@ class CheckpointSink:
                 state, tick = self._pending
                 self._pending = None
                 await self._write(state, tick)
+
+    async def write_now(self) -> int:
+        """Write a checkpoint of this moment; the network step that it is of.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._newest is None:
+            raise OSError("there has been no tick yet")
+        step = self._newest.result.step
+        await self._write(self._snapshot(), self._newest)
+        if self._error is not None:
+            raise OSError(self._error)
+        return step
+
+    async def begin_anew(self, forget: Callable[[], None]) -> int:
+        """Set all checkpoints aside and let the brain `forget`; how many there were.
+
+        A step of the new beginning is lower than theirs, and would not count as the newest.
+
+        Raises:
+            OSError: one could not be set aside; nothing was forgotten.
+        """
+        async with self._writing:
+            loop = asyncio.get_running_loop()
+            count = await loop.run_in_executor(self._thread, self._set_all_aside)
+            self._pending = None
+            forget()
+            # The next tick is of the new beginning, and is the first worth keeping.
+            self._newest = None
+            self._started_s = self._clock() - self.interval_s
+        return count
+
+    def _set_all_aside(self) -> int:
+        # The oldest first: if one fails, the newest is still there to go on from.
+        paths = self.store.paths()[::-1]
+        for path in paths:
+            self.store.set_aside(path, "reset")
+        return len(paths)
 
     async def stop(self) -> None:
         """Write the last checkpoint."""

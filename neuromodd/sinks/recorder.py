@@ -21,7 +21,7 @@ import structlog
 from neuromodd.compression import load_zstandard
 from neuromodd.core.brain import Tick
 from neuromodd.core.inputs import OutsideInput
-from neuromodd.core.messages import RecorderHealth
+from neuromodd.core.payloads import RecorderHealth
 from neuromodd.recording import (
     Header,
     RecordingFile,

@@ -1,20 +1,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import gc
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import structlog
-from harness import Listener, Mosquitto
+from harness import Listener, Mosquitto, free_port
 
+from neuromodd.broker import embedded_broker
 from neuromodd.core.brain import Tick
+from neuromodd.core.cadence import Cadence
 from neuromodd.core.messages import OFFLINE, TOPICS, Message, topic
-from neuromodd.mqtt import Backoff, Endpoint
-from neuromodd.sinks.publisher import Publisher, _first_of
+from neuromodd.mqtt import Backoff, Endpoint, Incoming, Link, Outgoing, connect
+from neuromodd.sinks import publisher as publisher_module
+from neuromodd.sinks.courier import Courier
+from neuromodd.sinks.outbox import Outbox
+from neuromodd.sinks.publisher import Cadences, Publisher, _first_of
 
 WAIT_S = 20.0
 INFO, HEALTH = b'{"of": "info"}', b'{"of": "health"}'
@@ -29,6 +38,9 @@ CONTRACT = {
     "health": (0, True),
 }
 """QoS and retention of each topic, as published to the world."""
+
+EVERYTHING = Cadences(spikes=Cadence(1))
+NUMBERS = itertools.count()
 
 Listen = Callable[[int], Listener]
 MakeTick = Callable[..., Tick]
@@ -62,22 +74,44 @@ class Prompt(Backoff):
 class Run:
     """A publisher, and the task in which it runs."""
 
-    def __init__(self, port: int, *, event_limit: int = 100, spikes: bool = False) -> None:
+    def __init__(
+        self,
+        port: int,
+        directory: Path,
+        *,
+        event_limit: int = 100,
+        cadences: Cadences = EVERYTHING,
+        info: bytes = INFO,
+        **more: Any,
+    ) -> None:
         self.backoff = Prompt()
+        outbox = Outbox(
+            directory / f"outbox-{next(NUMBERS)}.sqlite3",
+            max_events=event_limit,
+            max_bytes=2**20,
+            max_age_s=3600.0,
+            boot="boot-a",
+            clock=time.monotonic,
+        )
+        values: dict[str, Any] = {
+            "prefix": "neuromodd",
+            "node": "lab",
+            "courier": Courier(outbox, rate_per_s=10_000.0, clock=time.monotonic),
+            "cadences": cadences,
+            "expiry_s": dict.fromkeys(TOPICS, 300),
+            "announce": lambda: [Message("info", info), Message("health", HEALTH)],
+            "identity": lambda values: values.get("of"),
+            "backoff": self.backoff,
+            "clock": time.monotonic,
+        }
         self.publisher = Publisher(
             endpoint=Endpoint(
                 host="127.0.0.1",
                 port=port,
                 identifier="neuromodd-lab",
-                will=(topic("neuromodd", "lab", "status"), OFFLINE),
+                will=Outgoing(topic("neuromodd", "lab", "status"), OFFLINE, 1, retain=True),
             ),
-            prefix="neuromodd",
-            node="lab",
-            event_limit=event_limit,
-            spikes=spikes,
-            announce=lambda: [Message("info", INFO), Message("health", HEALTH)],
-            backoff=self.backoff,
-            clock=time.monotonic,
+            **{**values, **more},
         )
         self.task: asyncio.Task[None] | None = None
 
@@ -96,12 +130,12 @@ StartRun = Callable[..., Run]
 
 
 @pytest.fixture
-async def make_run() -> AsyncIterator[StartRun]:
+async def make_run(tmp_path: Path) -> AsyncIterator[StartRun]:
     """Makes publishers; all are stopped at the end."""
     made: list[Run] = []
 
-    def make(port: int, *, event_limit: int = 100, spikes: bool = False) -> Run:
-        made.append(Run(port, event_limit=event_limit, spikes=spikes))
+    def make(port: int, **values: Any) -> Run:
+        made.append(Run(port, tmp_path, **values))
         return made[-1]
 
     yield make
@@ -176,7 +210,7 @@ async def test_every_topic_has_its_quality_of_service(
     make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
     listener = await heard_by(listen(mosquitto.port))
-    await everything_said(make_run(mosquitto.port, spikes=True), listener, make_tick)
+    await everything_said(make_run(mosquitto.port), listener, make_tick)
     heard = {heard.name: heard.qos for heard in list(listener.heard) if heard.name != "hello"}
     assert heard == {name: qos for name, (qos, _) in CONTRACT.items()}
 
@@ -185,7 +219,7 @@ async def test_topics_are_retained_as_the_contract_says(
     make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
     listener = await heard_by(listen(mosquitto.port))
-    await everything_said(make_run(mosquitto.port, spikes=True), listener, make_tick)
+    await everything_said(make_run(mosquitto.port), listener, make_tick)
     found = await retained(listen, mosquitto.port)
     assert found.keys() == {name for name, (_, retain) in CONTRACT.items() if retain}
 
@@ -198,7 +232,7 @@ async def test_topics_are_those_of_the_node(
     make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
     listener = await heard_by(listen(mosquitto.port))
-    await everything_said(make_run(mosquitto.port, spikes=True), listener, make_tick)
+    await everything_said(make_run(mosquitto.port), listener, make_tick)
     topics = {heard.topic for heard in list(listener.heard) if heard.name != "hello"}
     assert topics == {f"neuromodd/lab/{name}" for name in CONTRACT}
 
@@ -207,7 +241,7 @@ async def test_spikes_are_published_only_when_asked_for(
     make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
     listener = await heard_by(listen(mosquitto.port))
-    publisher = make_run(mosquitto.port).start()
+    publisher = make_run(mosquitto.port, cadences=Cadences()).start()
     await until(lambda: publisher.health.connected)
     for _ in range(2):
         publisher.offer(make_tick())
@@ -356,15 +390,16 @@ async def test_states_that_gave_way_are_counted(
     publisher = make_run(road.port).publisher
     for _ in range(5):
         publisher.offer(make_tick())
-    # Four states and four frames.
-    assert publisher.health.dropped == 8
+    # Four states, four frames, four times the spikes.
+    assert publisher.health.dropped == 12
 
 
 async def test_beyond_the_limit_the_oldest_events_give_way(
     make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
     listener = await heard_by(listen(mosquitto.port))
-    await after_an_outage(make_run(road.port, event_limit=3), road, listener, make_tick, range(5))
+    # One place is for the fault that a new connection is told.
+    await after_an_outage(make_run(road.port, event_limit=4), road, listener, make_tick, range(5))
     assert sources(listener) == ["before", "2", "3", "4"]
 
 
@@ -410,9 +445,8 @@ async def test_changes_of_fault_are_all_sent_after_an_outage(
         publisher.offer(tick)
     await road.open()
     await until(lambda: publisher.health.connected and publisher.health.waiting_events == 0)
-    # The first says what holds now, as in every introduction.
-    await until(lambda: len(listener.named("fault")) == before + 1 + len(changes))
-    said = [heard.json["class"] for heard in listener.named("fault")[before + 1 :]]
+    await until(lambda: len(listener.named("fault")) == before + len(changes))
+    said = [heard.json["class"] for heard in listener.named("fault")[before:]]
     assert said == [tick.fault.fault_class.value for tick in changes]
     assert len(changes) == 2
 
@@ -445,8 +479,8 @@ async def test_an_event_that_is_on_its_way_when_the_connection_breaks_is_sent_ag
     await until(lambda: publisher.health.published == 3)
     road.stop()
     publisher.offer(make_tick(["job"]))
-    # Frame and state: what waits for an acknowledgement is on its way too.
-    await until(lambda: publisher.health.published == 5)
+    # Frame, state and spikes: what waits for an acknowledgement is on its way too.
+    await until(lambda: publisher.health.published == 6)
     await road.cut()
     await road.open()
     await until(lambda: rewards(listener))
@@ -615,3 +649,355 @@ async def test_a_connection_that_falls_at_once_does_not_end_the_outage(
         await road.cut()
         await until(lambda: not run.publisher.health.connected)
     assert run.backoff._attempt >= 3
+
+
+# How often
+
+
+def paced(name: str, cadence: Cadence) -> Cadences:
+    return Cadences(**{**EVERYTHING._asdict(), name: cadence})
+
+
+async def offered_one_by_one(
+    run: Run, listener: Listener, make_tick: MakeTick, count: int, name: str
+) -> list[int]:
+    """The sequences that were published on a topic; each tick is on its way before the next is offered."""
+    publisher = run.start()
+    await until(lambda: publisher.health.connected)
+    await until(lambda: publisher.health.published >= 3)
+    for _ in range(count):
+        publisher.offer(make_tick())
+        # Spikes are published with every tick, after the others.
+        newest = run.publisher._last
+        assert newest is not None
+        await until(lambda: newest.frame.sequence in sequences(listener, "spikes"))  # noqa: B023 - waited for
+    return sequences(listener, name)
+
+
+@pytest.mark.parametrize("name", ["telemetry", "state"])
+async def test_a_topic_is_published_every_so_many_ticks(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick, name: str
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    run = make_run(mosquitto.port, cadences=paced(name, Cadence(3)))
+    assert await offered_one_by_one(run, listener, make_tick, 7, name) == [0, 3, 6]
+
+
+@pytest.mark.parametrize("name", ["telemetry", "state"])
+async def test_a_topic_that_is_off_is_not_published(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick, name: str
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    run = make_run(mosquitto.port, cadences=paced(name, Cadence(0)))
+    assert await offered_one_by_one(run, listener, make_tick, 3, name) == []
+
+
+async def test_telemetry_on_change_leaves_out_what_is_the_same(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    run = make_run(mosquitto.port, cadences=EVERYTHING._replace(telemetry=Cadence(1, 0.0)))
+    assert await offered_one_by_one(run, listener, make_tick, 5, "telemetry") == [0]
+
+
+async def test_rewards_and_faults_that_are_off_are_not_kept_either(
+    make_run: StartRun, road: RoadTo, make_tick: MakeTick
+) -> None:
+    publisher = make_run(road.port, cadences=EVERYTHING._replace(reward=False, fault=False)).publisher
+    publisher.offer(make_tick(["job"]))
+    assert publisher.health.waiting_events == 0
+
+
+async def test_what_changed_at_once_is_published_at_the_new_pace(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    run = make_run(mosquitto.port)
+    run.publisher.pace(EVERYTHING._replace(state=Cadence(2)))
+    assert await offered_one_by_one(run, listener, make_tick, 3, "state") == [0, 2]
+
+
+# Telemetry in outages
+
+
+async def test_telemetry_can_be_kept_through_an_outage(
+    make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    await after_an_outage(make_run(road.port, keep_telemetry=True), road, listener, make_tick, range(5))
+    found = [(heard.json["sequence"], heard.json["replayed"]) for heard in listener.named("telemetry")]
+    assert found == [(0, False), (1, True), (2, True), (3, True), (4, True), (5, True)]
+
+
+# The fault that holds
+
+
+async def test_a_new_start_says_its_fault_once(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    run = make_run(mosquitto.port)
+    run.publisher.offer(make_tick(["job"]))
+    run.start()
+    await until(lambda: rewards(listener) and run.publisher.health.waiting_events == 0)
+    assert len(listener.named("fault")) == 1
+
+
+async def test_a_fault_is_known_by_the_same_id_however_often_it_is_said(
+    make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    await road.open()
+    publisher = make_run(road.port).start()
+    await until(lambda: publisher.health.connected)
+    publisher.offer(make_tick())
+    await until(lambda: len(listener.named("fault")) == 1)
+    await road.cut()
+    await until(lambda: not publisher.health.connected)
+    await road.open()
+    await until(lambda: len(listener.named("fault")) == 2)
+    assert len({heard.json["id"] for heard in listener.named("fault")}) == 1
+
+
+# Which MQTT
+
+
+class Dials:
+    """Stands in for `connect` and remembers with which protocol it was called."""
+
+    def __init__(self) -> None:
+        self.protocols: list[str] = []
+
+    def __call__(self, endpoint: Endpoint) -> contextlib.AbstractAsyncContextManager[Link]:
+        self.protocols.append(endpoint.protocol)
+        return connect(endpoint)
+
+
+@pytest.fixture
+def dials(monkeypatch: pytest.MonkeyPatch) -> Dials:
+    dials = Dials()
+    monkeypatch.setattr(publisher_module, "connect", dials)
+    # The embedded broker says nothing to a version that it does not know.
+    monkeypatch.setattr("neuromodd.mqtt.TIMEOUT_S", 0.5)
+    return dials
+
+
+async def test_mqtt_5_is_spoken_first(make_run: StartRun, mosquitto: Mosquitto) -> None:
+    publisher = make_run(mosquitto.port).start()
+    await until(lambda: publisher.health.connected)
+    assert publisher.health.protocol == "5"
+
+
+async def test_a_broker_that_does_not_speak_it_is_spoken_to_in_the_old_way(
+    make_run: StartRun, dials: Dials
+) -> None:
+    port = free_port()
+    async with embedded_broker("127.0.0.1", port):
+        run = make_run(port)
+        run.start()
+        await until(lambda: run.publisher.health.connected)
+        assert (dials.protocols, run.publisher.health.protocol) == (["5", "3.1.1"], "3.1.1")
+        await run.end()
+
+
+async def test_what_a_broker_speaks_is_remembered(make_run: StartRun, dials: Dials) -> None:
+    port = free_port()
+    run = make_run(port)
+    for times in (1, 2):
+        async with embedded_broker("127.0.0.1", port):
+            if times == 1:
+                run.start()
+            await until(lambda: run.publisher.health.connections == times)  # noqa: B023 - waited for
+            await until(lambda: run.publisher.health.connected)
+    await run.end()
+    assert "5" not in dials.protocols[1:]
+
+
+async def test_a_version_that_is_set_is_spoken(
+    make_run: StartRun, mosquitto: Mosquitto, dials: Dials
+) -> None:
+    publisher = make_run(mosquitto.port, protocol="3.1.1").start()
+    await until(lambda: publisher.health.connected)
+    assert dials.protocols == ["3.1.1"]
+
+
+async def test_a_version_that_is_set_is_not_given_up(make_run: StartRun, dials: Dials) -> None:
+    port = free_port()
+    async with embedded_broker("127.0.0.1", port):
+        run = make_run(port, protocol="5")
+        run.start()
+        await until(lambda: len(run.backoff.refusals) >= 3)
+        assert (set(dials.protocols), run.publisher.health.connected) == ({"5"}, False)
+
+
+# Two daemons of one name
+
+
+async def two_of_one_name(make_run: StartRun, port: int) -> tuple[Run, Run]:
+    """The one that yields, and the other."""
+    runs = [make_run(port, info=b'{"of": "%d"}' % number) for number in range(2)]
+    for run in runs:
+        run.start()
+    await until(lambda: any(run.publisher.health.taken_over for run in runs))
+    runs.sort(key=lambda run: not run.publisher.health.taken_over)
+    await until(lambda: runs[1].publisher.health.connected)
+    return runs[0], runs[1]
+
+
+async def test_of_two_daemons_of_one_name_one_yields(make_run: StartRun, mosquitto: Mosquitto) -> None:
+    first, second = await two_of_one_name(make_run, mosquitto.port)
+    states = [(run.publisher.health.taken_over, run.publisher.health.connected) for run in (first, second)]
+    assert states == [(True, False), (False, True)]
+
+
+async def test_the_one_that_yields_says_why(make_run: StartRun, mosquitto: Mosquitto) -> None:
+    with structlog.testing.capture_logs() as entries:
+        first, _ = await two_of_one_name(make_run, mosquitto.port)
+    (said,) = [entry for entry in entries if entry["event"] == "mqtt_taken_over"]
+    assert (said["error"], said["looks_again_in_s"]) == ("another daemon publishes as node lab", 60.0)
+    assert first.publisher.health.error == said["error"]
+
+
+async def test_the_one_that_yields_leaves_the_status_of_the_other_alone(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    first, second = await two_of_one_name(make_run, mosquitto.port)
+    await until(lambda: second.publisher.health.connected and listener.status() == "online")
+    await first.end()
+    assert (await retained(listen, mosquitto.port))["status"] == b"online"
+
+
+async def test_looking_again_does_not_disturb_the_other(
+    make_run: StartRun, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "YIELD_S", 0.05)
+    monkeypatch.setattr(publisher_module, "LONGEST_YIELD_S", 0.05)
+    with structlog.testing.capture_logs() as entries:
+        _, second = await two_of_one_name(make_run, mosquitto.port)
+        connections = second.publisher.health.connections
+        await until(lambda: sum(entry["event"] == "mqtt_taken_over" for entry in entries) >= 4)
+    assert second.publisher.health.connections == connections
+
+
+async def test_the_one_that_yields_comes_back_when_the_other_has_gone(
+    make_run: StartRun, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "YIELD_S", 0.05)
+    monkeypatch.setattr(publisher_module, "LONGEST_YIELD_S", 0.05)
+    first, second = await two_of_one_name(make_run, mosquitto.port)
+    await second.end()
+    await until(lambda: first.publisher.health.connected)
+    assert not first.publisher.health.taken_over
+
+
+async def test_each_look_is_twice_as_far_away_up_to_an_hour(make_run: StartRun, road: RoadTo) -> None:
+    publisher = make_run(road.port).publisher
+    assert [publisher._yield() for _ in range(8)] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+async def test_what_an_earlier_run_left_is_no_other_daemon(make_run: StartRun, mosquitto: Mosquitto) -> None:
+    before = make_run(mosquitto.port, info=b'{"of": "before"}')
+    before.start()
+    await until(lambda: before.publisher.health.published == 3)
+    await before.end()
+    after = make_run(mosquitto.port)
+    after.start()
+    await until(lambda: after.publisher.health.published == 3)
+    # The order of one connection: what was retained has been looked at by now.
+    await until(after.publisher._owner_seen.is_set)
+    assert after.publisher.health.connected
+
+
+# Refused by the broker
+
+
+@pytest.fixture
+def start_locked(tmp_path: Path, start_mosquitto: Callable[..., Mosquitto]) -> Callable[[str], Mosquitto]:
+    """Starts a broker on which everything but one topic of the node is free."""
+
+    def start(name: str) -> Mosquitto:
+        rules = tmp_path / "acl"
+        rules.write_text(f"topic readwrite #\ntopic deny neuromodd/lab/{name}\n")
+        return start_mosquitto(["allow_anonymous true", f"acl_file {rules}"])
+
+    return start
+
+
+async def test_a_topic_that_is_refused_is_named_in_health(
+    make_run: StartRun, start_locked: Callable[[str], Mosquitto], make_tick: MakeTick
+) -> None:
+    publisher = make_run(start_locked("reward").port).start()
+    await until(lambda: publisher.health.connected)
+    publisher.offer(make_tick(["job"]))
+    await until(lambda: publisher.health.error)
+    assert "neuromodd/lab/reward: the broker refused it: not authorized" in str(publisher.health.error)
+
+
+async def test_a_topic_that_is_refused_does_not_hold_up_the_others(
+    make_run: StartRun, start_locked: Callable[[str], Mosquitto], listen: Listen, make_tick: MakeTick
+) -> None:
+    broker = start_locked("reward")
+    listener = await heard_by(listen(broker.port))
+    publisher = make_run(broker.port).start()
+    await until(lambda: publisher.health.connected)
+    publisher.offer(make_tick(["job"]))
+    await until(lambda: listener.named("fault"))
+    assert publisher.health.waiting_events == 1
+
+
+async def test_a_refusal_is_logged_once(
+    make_run: StartRun, start_locked: Callable[[str], Mosquitto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "DENIALS_S", 0.0)
+    with structlog.testing.capture_logs() as entries:
+        publisher = make_run(start_locked("info").port).start()
+        await until(lambda: any(entry["event"] == "mqtt_denied" for entry in entries))
+        for published in (3, 4):
+            publisher.publish(Message("info", INFO))
+            await until(lambda: not publisher._states._items)
+            publisher.publish(Message("health", HEALTH))
+            await until(lambda: publisher.health.published == published)  # noqa: B023 - waited for
+    assert [entry["event"] for entry in entries].count("mqtt_denied") == 1
+
+
+# What comes in
+
+
+async def test_what_is_heard_is_passed_on_and_answered(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen
+) -> None:
+    async def hear(message: Incoming) -> Outgoing:
+        return Outgoing("answers", b"got " + (message.payload or b""), 1)
+
+    listener = await heard_by(listen(mosquitto.port))
+    publisher = make_run(mosquitto.port, requests={"questions": 1}, hear=hear).start()
+    await until(lambda: publisher.health.published == 3)
+    listener.ask("questions", b"it")
+    await until(lambda: listener.named("answers"))
+    assert listener.named("answers")[0].payload == b"got it"
+
+
+async def test_what_is_heard_while_it_can_not_be_dealt_with_comes_again(
+    make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen
+) -> None:
+    heard: list[bytes | None] = []
+    free = asyncio.Event()
+
+    async def hear(message: Incoming) -> None:
+        heard.append(message.payload)
+        await free.wait()
+
+    listener = await heard_by(listen(mosquitto.port))
+    await road.open()
+    run = make_run(road.port, requests={"questions": 1}, hear=hear)
+    run.publisher._endpoint = dataclasses.replace(run.publisher._endpoint, session_expiry_s=60)
+    run.start()
+    await until(lambda: run.publisher.health.published == 3)
+    listener.ask("questions", b"it")
+    await until(lambda: heard)
+    await road.cut()
+    free.set()
+    await road.open()
+    await until(lambda: len(heard) == 2)
+    assert heard == [b"it", b"it"]
