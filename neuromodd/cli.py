@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from neuromodd import __version__, logs
 from neuromodd.config import Option, options, resolve_broker
-from neuromodd.core.messages import SCHEMA_NAMES, schema
+from neuromodd.core.schemas import SCHEMA_NAMES, schema
 from neuromodd.errors import (
     CheckpointMismatchError,
     ConfigurationError,
+    InvalidRecordError,
     MissingExtraError,
     NeuromoddError,
     StateDirectoryLockedError,
@@ -35,6 +36,23 @@ if TYPE_CHECKING:
     from neuromodd.daemon import Daemon
 
 T = TypeVar("T")
+
+REWARD_KINDS = {
+    "work-accepted": "WorkAccepted",
+    "breakthrough-found": "BreakthroughFound",
+    "source-switch": "SourceSwitch",
+}
+
+REWARD_FIELDS: dict[str, tuple[type, str]] = {
+    "latency_ms": (float, "work-accepted: how long it took"),
+    "units": (float, "work-accepted: how much work it was"),
+    "source": (str, "work-accepted: who did it"),
+    "metric": (str, "breakthrough-found: what was better"),
+    "value": (float, "breakthrough-found: the new best"),
+    "previous_best": (float, "breakthrough-found: the best before"),
+    "previous": (str, "source-switch: where work came from"),
+    "current": (str, "source-switch: where it comes from now"),
+}
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -50,6 +68,7 @@ examples:
   neuromodd check                                 is the configuration right, what would run?
   neuromodd sample -n 3                           three frames as JSON lines, without a broker
   neuromodd schema state                          JSON Schema of a payload
+  neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
   neuromodd record -n 3600                        an hour of frames, recorded
   neuromodd replay recording-*.jsonl --out ticks.jsonl
   neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
@@ -235,7 +254,33 @@ def _fpga(parsed: argparse.Namespace) -> int:
     return EXIT_OK if met else EXIT_FAILED
 
 
+def _reward(parsed: argparse.Namespace) -> int:
+    from neuromodd.reporter import build_request, send_reward  # noqa: PLC0415 - as above
+
+    given = {name: getattr(parsed, name) for name in REWARD_FIELDS if getattr(parsed, name) is not None}
+    settings = _load(parsed).settings
+    logs.configure(level="error", form=settings.log.format)
+    try:
+        request = build_request(REWARD_KINDS[parsed.kind], parsed.to or settings.node_name(), given)
+    except InvalidRecordError as error:
+        _complain(str(error))
+        return EXIT_CONFIGURATION
+    sent = _run_loop(send_reward(settings, resolve_broker(settings), request, timeout_s=parsed.timeout_s))
+    if sent.answer is not None and not sent.answer.ok:
+        _complain(f"node {request.node} refused it: {sent.answer.refusal}: {sent.answer.error}")
+        return EXIT_FAILED
+    if sent.answer is None:
+        _complain("sent; whether it was taken, a broker of MQTT 3.1.1 can't tell")
+    print(sent.id, flush=True)
+    return EXIT_OK
+
+
 def _schema(parsed: argparse.Namespace) -> int:
+    if parsed.asyncapi:
+        from neuromodd.core.asyncapi import asyncapi  # noqa: PLC0415 - as above
+
+        print(json.dumps(asyncapi(), indent=2), flush=True)
+        return EXIT_OK
     shown = schema(parsed.name) if parsed.name else {name: schema(name) for name in SCHEMA_NAMES}
     print(json.dumps(shown, indent=2), flush=True)
     return EXIT_OK
@@ -311,7 +356,18 @@ def _parser() -> argparse.ArgumentParser:
     fpga.add_argument("--json", action="store_true", help="print one line of JSON")
     fpga.set_defaults(command=_fpga)
 
+    reward = commands.add_parser(
+        "reward", help="tell a daemon that work was done; it must listen (mqtt.inbound.enabled)"
+    )
+    reward.add_argument("kind", choices=list(REWARD_KINDS), metavar="KIND", help=", ".join(REWARD_KINDS))
+    reward.add_argument("--to", metavar="NODE", help="whose daemon (this host's)")
+    reward.add_argument("--timeout-s", type=float, default=5.0, metavar="S", help="wait for its answer (5)")
+    for name, (kind, what) in REWARD_FIELDS.items():
+        reward.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="VALUE", help=what)
+    reward.set_defaults(command=_reward)
+
     shown = commands.add_parser("schema", help="print the JSON Schema of a payload, or of all")
+    shown.add_argument("--asyncapi", action="store_true", help="all topics as an AsyncAPI 3.0 document")
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
     shown.set_defaults(command=_schema)
 
@@ -322,6 +378,7 @@ def _parser() -> argparse.ArgumentParser:
         (record, "[-n N]"),
         (export, "[--from FILE] DIRECTORY"),
         (capture, "DIRECTORY"),
+        (reward, "KIND [--FIELD VALUE ...] [--to NODE]"),
     ):
         # Argparse would name a hundred options at each mistake.
         command.usage = f"{command.prog} {own} [--config FILE] [--OPTION VALUE ...]".replace("  ", " ")

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from neuromodd.core.brain import BrainParameters
+from neuromodd.core.cadence import EXPECTED, Cadence
 from neuromodd.core.diagnostics import FaultParameters
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.parameters import EngineConfig
@@ -39,6 +40,9 @@ PREFIX = "NEUROMODD_"
 NODE_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MQTT_PORT = 1883
 MQTT_TLS_PORT = 8883
+
+CREDENTIAL = "mqtt-password"
+"""The name of systemd's credential: `LoadCredential=mqtt-password:FILE`."""
 
 SensorName = Literal[
     "cpu",
@@ -95,6 +99,15 @@ def _certificates(value: Path) -> Path:
     return value
 
 
+def _first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+
+
+def _cadence(value: str) -> str:
+    Cadence.parse(value)
+    return value
+
+
 def _directory(value: Path) -> Path:
     if not os.path.isdir(value):  # noqa: PTH112 - likewise
         raise ValueError("a directory")
@@ -106,6 +119,7 @@ ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 PasswordFile = Annotated[ReadableFile, AfterValidator(_password_file)]
 CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
 Directory = Annotated[Path, AfterValidator(_directory)]
+CadenceText = Annotated[str, AfterValidator(_cadence)]
 
 
 class TickSettings(Record):
@@ -117,11 +131,80 @@ class TickSettings(Record):
 
 
 class TlsSettings(Record):
-    """TLS to the broker; certificates are always verified."""
+    """TLS to the broker; its certificate and name are always verified."""
 
-    enabled: bool = Field(default=False, description="speak TLS; implied by a ca_file")
+    enabled: bool = Field(default=False, description="speak TLS; implied by a ca_file or cert_file")
     ca_file: CertificateFile | None = Field(
         default=None, description="CA certificates to trust instead of the system's"
+    )
+    cert_file: ReadableFile | None = Field(
+        default=None, description="the daemon's own certificate, for brokers that ask for one"
+    )
+    key_file: ReadableFile | None = Field(
+        default=None, description="its key; unset: in the same file as the certificate"
+    )
+    key_password_file: PasswordFile | None = Field(
+        default=None, description="a file whose first line is the password of an encrypted key"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.cert_file is None:
+            if self.key_file is not None:
+                raise ValueError("a cert_file beside the key_file")
+            return self
+        context = ssl.create_default_context()
+        try:
+            # Without a password, OpenSSL would ask on the terminal for that of an encrypted key.
+            context.load_cert_chain(self.cert_file, self.key_file, lambda: self.key_password() or "")
+        except (OSError, ValueError):
+            raise ValueError(
+                "a cert_file in PEM and its own key, in key_file or behind the certificate, "
+                "with its key_password_file if it is encrypted"
+            ) from None
+        return self
+
+    def key_password(self) -> str | None:
+        """The password of the key, out of its file."""
+        return None if self.key_password_file is None else _first_line(self.key_password_file)
+
+
+class PublishSettings(Record):
+    """How often each topic is published."""
+
+    telemetry: CadenceText = Field(default="every 1", description=f"telemetry: {EXPECTED}")
+    state: CadenceText = Field(default="every 1", description="state: likewise")
+    spikes: CadenceText = Field(default="off", description="spike counts and potentials: likewise")
+    health: bool = Field(default=True, description="health, each mqtt.health_interval_s and on a change")
+    reward: bool = Field(default=True, description="each reward")
+    fault: bool = Field(default=True, description="each change of fault")
+
+
+class OutboxSettings(Record):
+    """What waits on the disk until the broker has it: rewards and changes of fault."""
+
+    max_events: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="messages that wait; the oldest give way"
+    )
+    max_bytes: int = Field(default=16 * 1024**2, ge=65_536, description="of their payloads together")
+    max_age_s: float = Field(default=604_800.0, ge=60.0, description="what waited longer is dropped")
+    rate_per_s: float = Field(
+        default=100.0, ge=1.0, le=10_000.0, description="messages a second, when many have waited"
+    )
+
+
+class InboundSettings(Record):
+    """What others may send to `in/reward`, `in/work` and `in/command`."""
+
+    enabled: bool = Field(default=False, description="listen to in/*; lock these topics at the broker first")
+    rate_per_s: float = Field(
+        default=50.0, gt=0.0, le=10_000.0, description="requests a second and topic; ten times that at once"
+    )
+    work_fresh_s: float = Field(
+        default=10.0, gt=0.0, le=86_400.0, description="how long a reported work rate holds"
+    )
+    session_expiry_s: int = Field(
+        default=86_400, ge=0, le=31_536_000, description="how long rewards wait at the broker for the daemon"
     )
 
 
@@ -130,13 +213,22 @@ class MqttSettings(Record):
 
     host: str | None = Field(default=None, min_length=1, description="the broker; unset: see embedded")
     port: int | None = Field(default=None, ge=1, le=65535, description="unset: 1883, with TLS 8883")
+    protocol: Literal["auto", "5", "3.1.1"] = Field(
+        default="auto", description="auto: MQTT 5, and 3.1.1 where the broker does not speak it"
+    )
+    client_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.:-]{1,128}$",
+        description="as which the broker knows the daemon; unset: neuromodd-<node>",
+    )
     embedded: Literal["auto", "true", "false"] = Field(
         default="auto", description="a broker inside the daemon, on 127.0.0.1; auto: if there is no host"
     )
     username: str | None = Field(default=None, min_length=1, description="login name")
     password: SecretStr | None = Field(default=None, description="better in password_file")
     password_file: PasswordFile | None = Field(
-        default=None, description="a file whose first line is the password"
+        default=None,
+        description="a file whose first line is the password; unset: systemd's credential mqtt-password",
     )
     prefix: str = Field(
         default="neuromodd",
@@ -149,13 +241,18 @@ class MqttSettings(Record):
     health_interval_s: float = Field(
         default=10.0, ge=1.0, le=3600.0, description="between two health messages"
     )
-    event_limit: int = Field(
-        default=1000,
+    state_expiry_s: int = Field(
+        default=300,
         ge=1,
-        le=1_000_000,
-        description="events kept while the broker is away; the oldest give way",
+        le=31_536_000,
+        description="when a broker forgets states that nothing has followed (MQTT 5)",
     )
-    spikes: bool = Field(default=False, description="publish spike counts and potentials each tick")
+    buffer_telemetry: bool = Field(
+        default=False, description="keep telemetry in the outbox too while the broker is away"
+    )
+    publish: PublishSettings = Field(default_factory=PublishSettings)
+    outbox: OutboxSettings = Field(default_factory=OutboxSettings)
+    inbound: InboundSettings = Field(default_factory=InboundSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
 
     @model_validator(mode="before")
@@ -169,17 +266,37 @@ class MqttSettings(Record):
     @property
     def tls_enabled(self) -> bool:
         """Whether the connection is to be encrypted."""
-        return self.tls.enabled or self.tls.ca_file is not None
+        return self.tls.enabled or self.tls.ca_file is not None or self.tls.cert_file is not None
 
     def read_password(self) -> str | None:
-        """The password, out of its file if one is named.
+        """The password, out of its file if one is named, else as it is set, else systemd's credential.
 
         Raises:
             OSError: the file can't be read.
+            UnicodeDecodeError: it is not text.
         """
         if self.password_file is not None:
-            return self.password_file.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
-        return None if self.password is None else self.password.get_secret_value()
+            return _first_line(self.password_file)
+        if self.password is not None:
+            return self.password.get_secret_value()
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        if credentials is None:
+            return None
+        try:
+            return _first_line(Path(credentials) / CREDENTIAL)
+        except FileNotFoundError:
+            return None
+
+
+class HomeAssistantSettings(Record):
+    """Home Assistant finds the node by itself."""
+
+    enabled: bool = Field(default=False, description="announce the node's entities to Home Assistant")
+    prefix: str = Field(
+        default="homeassistant",
+        pattern=r"^[^/$+#\x00-\x1f\x7f][^+#\x00-\x1f\x7f]*$",
+        description="first part of its discovery topics, as set there",
+    )
 
 
 class CheckpointSettings(Record):
@@ -325,6 +442,7 @@ class Settings(BaseSettings):
     )
     tick: TickSettings = Field(default_factory=TickSettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
+    homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     recorder: RecorderSettings = Field(default_factory=RecorderSettings)
     sensors: SensorSettings = Field(default_factory=SensorSettings)

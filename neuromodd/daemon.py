@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
+import json
 import signal
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -23,25 +24,27 @@ from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.diagnostics import FaultClass
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
-from neuromodd.core.inputs import OutsideInput, SettingsInput
-from neuromodd.core.messages import (
-    OFFLINE,
-    Message,
-    topic,
-)
+from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput, SettingsInput
+from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
-from neuromodd.errors import CheckpointMismatchError, ConfigurationError
+from neuromodd.core.rewards import RewardEvent, event_id
+from neuromodd.errors import CheckpointMismatchError, ConfigurationError, RequestRefusedError
 from neuromodd.eye import Due, Eye, beats, clock_s
 from neuromodd.loading import Loaded
-from neuromodd.mqtt import Backoff, Endpoint
+from neuromodd.post import Post
 from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
 from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore, StateDirectory
-from neuromodd.sinks.publisher import Publisher
 from neuromodd.vitals import Vitals
 
 SINK_RETRY_S = 5.0
 """A sink that raised is started again after this."""
+
+SHORTEST_INTERVAL_S = 0.05
+"""Between two ticks: rates over less time are noise."""
+
+PENDING_LIMIT = 10_000
+"""Rewards from outside that may wait for the next tick."""
 
 RELOADABLE = (
     "tick.",
@@ -50,6 +53,7 @@ RELOADABLE = (
     "modulators.",
     "rewards.",
     "faults.",
+    "mqtt.publish.",
     "log.level",
 )
 
@@ -80,7 +84,6 @@ class Daemon:
         self.node = settings.node_name()
         if settings.node is None and self.node != socket.gethostname():
             log.warning("hostname_mapped", hostname=socket.gethostname(), node=self.node)
-        self._password = settings.mqtt.read_password()
         self._state_directory = StateDirectory(settings.checkpoint.state_directory())
         try:
             # Without numba the log says it, and no warning besides.
@@ -108,7 +111,18 @@ class Daemon:
             interval_s=settings.checkpoint.interval_s,
             clock=clock_s,
         )
-        self._publisher = self._build_publisher()
+        self._requests_taken = 0
+        self._ticking = asyncio.Lock()
+        self._post = Post(
+            settings,
+            broker=self.broker,
+            password=settings.mqtt.read_password(),
+            directory=self._state_directory.path,
+            boot=self._eye.assembler.boot_id,
+            actions=self,
+            announce=lambda: [self._info(), self._health()],
+        )
+        self._publisher = self._post.publisher
         self._sinks: tuple[Sink, ...] = (self._publisher, self._checkpoints)
         if self._recorder is not None:
             self._sinks += (self._recorder,)
@@ -127,6 +141,8 @@ class Daemon:
         """The one line that shows everything of this node."""
         mqtt = self._settings.mqtt
         parts = ["mosquitto_sub", f"-h {self.broker.host}", f"-p {self.broker.port}"]
+        if mqtt.tls.cert_file is not None:
+            parts.append(f"--cert {mqtt.tls.cert_file} --key {mqtt.tls.key_file or mqtt.tls.cert_file}")
         if mqtt.tls_enabled:
             parts.append(f"--cafile {mqtt.tls.ca_file}" if mqtt.tls.ca_file else "--tls-use-os-certs")
         if mqtt.username is not None:
@@ -156,6 +172,7 @@ class Daemon:
             self._state_directory.close()
 
     async def _live(self, started: Callable[[Daemon], None] | None) -> None:
+        await self._take_left_over()
         async with asyncio.TaskGroup() as group:
             sinks = [group.create_task(self._guard(sink), name=f"sink-{sink.name}") for sink in self._sinks]
             # Not of the group: if the ticks fail, the sinks are still to be stopped in order.
@@ -212,9 +229,15 @@ class Daemon:
         async for due in grid:
             await self._tick(due)
 
-    async def _tick(self, due: Due) -> None:
-        lateness_ms = due.lateness_s * 1000.0
-        frame = await self._eye.look(sequence=self._brain.sequence, lateness_ms=lateness_ms)
+    async def _tick(self, due: Due | None) -> None:
+        """Live through one tick, which may be none of the grid's."""
+        async with self._ticking:
+            await self._live_through(due or Due(0.0, 0), None if due is None else due.lateness_s * 1000.0)
+
+    async def _live_through(self, due: Due, lateness_ms: float | None) -> None:
+        frame = await self._eye.look(
+            sequence=self._brain.sequence, lateness_ms=lateness_ms, work=self._post.work
+        )
         tick = self._brain.step(frame)
         self._vitals.count(frame, missed=due.missed)
         if frame.gap:
@@ -228,6 +251,7 @@ class Daemon:
             say = log.info if healthy else log.warning
             say("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
         self._newest = tick
+        self._post.observe(tick)
         self._say_what_changed()
 
     def _say_what_changed(self) -> None:
@@ -261,29 +285,75 @@ class Daemon:
             faults=self._brain.fault_counts,
         )
 
-    def _build_publisher(self) -> Publisher:
-        mqtt = self._settings.mqtt
-        return Publisher(
-            endpoint=Endpoint(
-                host=self.broker.host,
-                port=self.broker.port,
-                identifier=f"neuromodd-{self.node}",
-                will=(topic(mqtt.prefix, self.node, "status"), OFFLINE),
-                username=mqtt.username,
-                password=self._password,
-                tls=mqtt.tls_enabled,
-                ca_file=mqtt.tls.ca_file,
-                keepalive_s=mqtt.keepalive_s,
-            ),
-            prefix=mqtt.prefix,
-            node=self.node,
-            event_limit=mqtt.event_limit,
-            spikes=mqtt.spikes,
-            announce=lambda: [self._info(), self._health()],
-            # Not the engine's generator: how often a broker fails must not change what is learned.
-            backoff=Backoff(random.Random()),  # noqa: S311 - jitter, no secret
-            clock=clock_s,
-        )
+    # What can be asked for over MQTT
+
+    async def take_reward(self, event: RewardEvent) -> tuple[RewardEvent, bool]:
+        """Take an event in: it is on the disk before it is answered, and acts with the next tick."""
+        if len(self._brain.pending) >= PENDING_LIMIT:
+            raise RequestRefusedError("rate", f"{PENDING_LIMIT} rewards wait for the next tick")
+        if event.id is None:
+            self._requests_taken += 1
+            identity = event_id(
+                time_utc=datetime.now(UTC),
+                node=self.node,
+                boot_id=self._eye.assembler.boot_id,
+                sequence=self._brain.sequence,
+                kind=f"in/reward:{event.kind}",
+                ordinal=self._requests_taken,
+            )
+            event = event.model_copy(update={"id": identity})
+        new = await self._post.courier.take_in(str(event.id), event.to_json())
+        if new:
+            self._take(RewardInput(event=event))
+        return event, new
+
+    async def write_checkpoint(self) -> dict[str, Any]:
+        """Write a checkpoint."""
+        try:
+            return {"step": await self._checkpoints.write_now()}
+        except OSError as error:
+            raise RequestRefusedError("failed", str(error)) from None
+
+    async def sample_now(self) -> dict[str, Any]:
+        """Take a tick besides those of the grid."""
+        if self._newest is not None:
+            ago_s = clock_s() - self._newest.frame.monotonic_s
+            if ago_s < SHORTEST_INTERVAL_S:
+                raise RequestRefusedError(
+                    "rate", f"the last tick was {ago_s:.3f} s ago, expected {SHORTEST_INTERVAL_S} at least"
+                )
+        await self._tick(None)
+        return {"sequence": self._brain.sequence - 1}
+
+    async def forget(self) -> dict[str, Any]:
+        """Set the checkpoints aside and begin anew."""
+        try:
+            count = await self._checkpoints.begin_anew(lambda: self._take(ResetInput()))
+        except OSError as error:
+            raise RequestRefusedError("failed", f"{error.filename}: {error.strerror}") from None
+        return {"checkpoints_set_aside": count}
+
+    async def set_interval(self, interval_s: float) -> dict[str, Any]:
+        """Tick at another interval, until a reload or a restart."""
+        before = self._settings.tick.interval_s
+        tick = self._settings.tick.model_copy(update={"interval_s": interval_s})
+        self._settings = self._settings.model_copy(update={"tick": tick})
+        self._follow_settings()
+        return {"interval_s": interval_s, "previous_interval_s": before}
+
+    async def identify(self) -> dict[str, Any]:
+        """Say who this is."""
+        found: dict[str, Any] = json.loads(self._info().payload)
+        return found
+
+    async def _take_left_over(self) -> None:
+        """Live through what came in just before the end of an earlier run."""
+        known = {event.id for event in self._brain.pending}
+        left = [event for event in await self._post.open() if event.id not in known]
+        for event in left:
+            self._take(RewardInput(event=event))
+        if left:
+            log.info("rewards_left_over", count=len(left))
 
     def _prepare_engine(self) -> None:
         engine = self._brain.engine
@@ -333,23 +403,32 @@ class Daemon:
             return
         changed = changed_options(self._settings, after)
         taken = [name for name in changed if name.startswith(RELOADABLE)]
+        mqtt = self._settings.mqtt.model_copy(update={"publish": after.mqtt.publish})
+        checkpoint = self._settings.checkpoint.model_copy(
+            update={"interval_s": after.checkpoint.interval_s, "keep": after.checkpoint.keep}
+        )
         self._settings = self._settings.model_copy(
             update={
                 "tick": after.tick,
                 "modulators": after.modulators,
                 "rewards": after.rewards,
                 "faults": after.faults,
+                "mqtt": mqtt,
                 "log": self._settings.log.model_copy(update={"level": after.log.level}),
-                "checkpoint": self._settings.checkpoint.model_copy(
-                    update={"interval_s": after.checkpoint.interval_s, "keep": after.checkpoint.keep}
-                ),
+                "checkpoint": checkpoint,
             }
         )
         self._take(SettingsInput(setpoints=after.modulators, rewards=after.rewards, faults=after.faults))
-        self._eye.assembler.interval_s = after.tick.interval_s
-        self._eye.assembler.work_target = after.modulators.work_target
-        self._checkpoints.interval_s = after.checkpoint.interval_s
-        self._store.keep = after.checkpoint.keep
         logs.configure(level=after.log.level, form=self._settings.log.format)
         log.info("reloaded", taken=taken, needs_restart=[name for name in changed if name not in taken])
+        self._follow_settings()
+
+    def _follow_settings(self) -> None:
+        """Bring every part to the settings of now, and say so."""
+        settings = self._settings
+        self._eye.assembler.interval_s = settings.tick.interval_s
+        self._eye.assembler.work_target = settings.modulators.work_target
+        self._checkpoints.interval_s = settings.checkpoint.interval_s
+        self._store.keep = settings.checkpoint.keep
+        self._post.reload(settings)
         self._publisher.publish(self._info())

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from neuromodd.config import Settings
-from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.frame import TelemetryFrame, WorkSample
 from neuromodd.core.rates import FrameAssembler
 from neuromodd.sensors.amdgpu import AmdGpuSensor
 from neuromodd.sensors.base import Sampler, Sensor
@@ -83,12 +83,19 @@ class Eye:
             work_target=settings.modulators.work_target,
         )
 
-    async def look(self, *, sequence: int, lateness_ms: float | None) -> TelemetryFrame:
-        """The frame of this moment."""
+    async def look(
+        self, *, sequence: int, lateness_ms: float | None, work: WorkSample | None = None
+    ) -> TelemetryFrame:
+        """The frame of this moment, with the work that a program of the user's reports, if one does."""
         monotonic_s, time_utc = clock_s(), datetime.now(UTC)
         readings = await self.sampler.sample()
         return self.assembler.assemble(
-            readings, sequence=sequence, time_utc=time_utc, monotonic_s=monotonic_s, lateness_ms=lateness_ms
+            readings,
+            sequence=sequence,
+            time_utc=time_utc,
+            monotonic_s=monotonic_s,
+            lateness_ms=lateness_ms,
+            work=work,
         )
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from neuromodd import __version__
 from neuromodd.config import Settings
 from neuromodd.core.brain import Brain
 from neuromodd.core.engine import numba_installed
-from neuromodd.core.messages import RecorderHealth
+from neuromodd.core.payloads import RecorderHealth
 from neuromodd.eye import Eye, beats, clock_s
 from neuromodd.recording import Header
 from neuromodd.sensors.host import boot_id

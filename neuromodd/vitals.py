@@ -10,19 +10,17 @@ from neuromodd import __version__
 from neuromodd.config import Settings
 from neuromodd.core.brain import Tick
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.messages import (
-    SCHEMA_NAMES,
-    SCHEMA_VERSION,
+from neuromodd.core.messages import Message, record_message
+from neuromodd.core.payloads import (
     CheckpointHealth,
     HealthPayload,
     InfoPayload,
-    Message,
     MqttHealth,
     RecorderHealth,
     SensorHealth,
     TicksHealth,
-    record_message,
 )
+from neuromodd.core.schemas import SCHEMA_NAMES, SCHEMA_VERSION
 from neuromodd.eye import Eye
 from neuromodd.sensors.base import SensorStatus
 from neuromodd.sensors.host import host_facts

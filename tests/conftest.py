@@ -30,12 +30,12 @@ def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[[int], Listener]]:
+def listen() -> Iterator[Callable[..., Listener]]:
     """Starts listeners; all are closed at the end."""
     started: list[Listener] = []
 
-    def start(port: int) -> Listener:
-        started.append(Listener(port))
+    def start(port: int, *, newest: bool = False) -> Listener:
+        started.append(Listener(port, newest=newest))
         return started[-1]
 
     yield start

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 T = TypeVar("T")
 WAIT_S = 20.0
@@ -70,23 +72,33 @@ class Mosquitto:
             self._process.wait(WAIT_S)
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop the broker in the midst of whatever it does; it can still be killed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Heard(NamedTuple):
-    """One message as it arrived."""
+    """One message as it arrived; the rest is of MQTT 5."""
 
     at_s: float
     topic: str
     payload: bytes
     retained: bool
     qos: int
+    content_type: str | None = None
+    expiry_s: int | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+    correlation: bytes | None = None
 
     @property
     def name(self) -> str:
-        return self.topic.rsplit("/", 1)[-1]
+        """What comes after prefix and node: `state`, `in/reward`, `response/me`."""
+        return self.topic.split("/", 2)[-1]
 
     @property
     def json(self) -> Any:
@@ -94,11 +106,12 @@ class Heard(NamedTuple):
 
 
 class Listener:
-    """Subscribes to everything on a broker and keeps what it hears."""
+    """Subscribes to everything on a broker and keeps what it hears; `newest` is MQTT 5."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, newest: bool = False) -> None:
         self.heard: list[Heard] = []
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        version = paho.MQTTv5 if newest else paho.MQTTv311
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_message = self._hear
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -106,8 +119,31 @@ class Listener:
         self._client.loop_start()
 
     def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        heard = Heard(time.monotonic(), message.topic, bytes(message.payload), message.retain, message.qos)
-        self.heard.append(heard)
+        properties = message.properties
+        self.heard.append(
+            Heard(
+                time.monotonic(),
+                message.topic,
+                bytes(message.payload),
+                message.retain,
+                message.qos,
+                getattr(properties, "ContentType", None),
+                getattr(properties, "MessageExpiryInterval", None),
+                tuple(getattr(properties, "UserProperty", ())),
+                getattr(properties, "CorrelationData", None),
+            )
+        )
+
+    def ask(
+        self, topic: str, payload: bytes, *, answer: str | None = None, correlation: bytes = b"", **how: Any
+    ) -> None:
+        """Publish a request, with a response topic if an answer is expected (MQTT 5)."""
+        properties = None
+        if answer is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ResponseTopic = answer
+            properties.CorrelationData = correlation
+        self._client.publish(topic, payload, **{"qos": 1, **how}, properties=properties)
 
     def named(self, name: str) -> list[Heard]:
         return [heard for heard in list(self.heard) if heard.name == name]

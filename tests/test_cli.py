@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from neuromodd import __version__
 from neuromodd.cli import main
 from neuromodd.config import options
-from neuromodd.core.messages import SCHEMA_NAMES
+from neuromodd.core.schemas import SCHEMA_NAMES
 from neuromodd.errors import (
     BrokerStartError,
     CheckpointMismatchError,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trustme
 
 from neuromodd.config import (
     NODE_PATTERN,
@@ -250,13 +251,15 @@ def test_the_shipped_file_comments_out_exactly_the_options_that_are_unset() -> N
 def test_an_example_that_is_commented_out_is_valid(line: Line, tmp_path: Path) -> None:
     text = line.toml
     if line.name.endswith("_file"):
-        (tmp_path / "there").write_text(CERTIFICATE)
+        certificate = trustme.CA().issue_cert("lab-7").private_key_and_cert_chain_pem
+        (tmp_path / "there").write_bytes(certificate.bytes())
         text = f'[{line.section}]\n{line.assignment.partition(" = ")[0]} = "{tmp_path}/there"\n'
     file = tmp_path / "neuromodd.toml"
     file.write_text(text)
     # A password needs somebody who says it.
     overrides = {"mqtt.username": "lab"} if "password" in line.name else {}
     overrides |= {"mqtt.host": "broker.lan"} if "tls" in line.name else {}
+    overrides |= {"mqtt.tls.cert_file": f"{tmp_path}/there"} if line.name.endswith("key_file") else {}
     section: Any = load(file, overrides, {}).settings
     for part in filter(None, line.section.split(".")):
         section = getattr(section, part)

@@ -239,13 +239,15 @@ async def test_a_reload_tells_the_world(host: Host) -> None:
     daemon = host.make()
     reload(host, daemon, {"tick.interval_s": "0.5"})
     message = await daemon._publisher._states.take()
-    assert (message.name, json.loads(message.payload)["interval_s"]) == ("info", 0.5)
+    assert (message.topic[-5:], json.loads(message.payload)["interval_s"]) == ("/info", 0.5)
 
 
 NEEDS_RESTART = [
     ("node", "other"),
     ("mqtt.prefix", "site"),
-    ("mqtt.spikes", "true"),
+    ("mqtt.buffer_telemetry", "true"),
+    ("mqtt.inbound.rate_per_s", "5"),
+    ("homeassistant.prefix", "ha"),
     ("checkpoint.directory", "/elsewhere"),
     ("sensors.deadline_s", "2"),
     ("engine.seed", "7"),

@@ -10,7 +10,11 @@ from pathlib import Path
 import frame_table
 
 from neuromodd.config import options
-from neuromodd.core.messages import TOPICS
+from neuromodd.core.asyncapi import asyncapi
+from neuromodd.core.messages import REQUEST_TOPICS, TOPICS
+from neuromodd.core.requests import REQUESTS
+from neuromodd.core.rewards import KINDS
+from neuromodd.core.schemas import SCHEMA_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,9 +27,44 @@ def table(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
+def topics() -> dict[str, list[str]]:
+    """Rows of the table of topics: what, QoS, retained, expires."""
+    return {row[0].strip("`"): row[1:] for row in table("Topics")}
+
+
 def test_the_topic_table_is_what_the_daemon_publishes() -> None:
-    rows = {row[0].strip("`"): (int(row[2]), row[3] == "yes") for row in table("Topics")}
-    assert rows == {name: (rule.qos, rule.retain) for name, rule in TOPICS.items()}
+    rows = {
+        name: (int(qos), retained == "yes", expires == "yes")
+        for name, (_, qos, retained, expires) in topics().items()
+        if not name.startswith("in/")
+    }
+    assert rows == {name: (rule.qos, rule.retain, rule.expires) for name, rule in TOPICS.items()}
+
+
+def test_the_topic_table_is_what_the_daemon_subscribes_to() -> None:
+    rows = {name: int(qos) for name, (_, qos, _, _) in topics().items() if name.startswith("in/")}
+    assert rows == REQUEST_TOPICS
+
+
+def test_the_topic_table_has_every_payload_that_has_a_schema() -> None:
+    assert {*topics(), "reply"} - {"status"} == set(SCHEMA_NAMES)
+
+
+def test_the_topic_table_has_the_topics_of_the_asyncapi_document() -> None:
+    addresses = [channel["address"] or "" for channel in asyncapi()["channels"].values()]
+    base = "{prefix}/{node}/"
+    assert set(topics()) == {address.removeprefix(base) for address in addresses if address.startswith(base)}
+
+
+def test_the_topic_table_names_every_kind_of_reward() -> None:
+    assert set(re.findall(r"`(\w+)`", topics()["reward"][0])) == set(KINDS)
+
+
+def test_the_topic_table_names_every_command() -> None:
+    schema = REQUESTS["in/command"].json_schema()
+    assert set(re.findall(r"`([\w-]+)`", topics()["in/command"][0])) == set(
+        schema["discriminator"]["mapping"]
+    )
 
 
 def test_the_table_of_a_frame_is_that_of_the_code() -> None:

@@ -86,7 +86,7 @@ class Layers(NamedTuple):
 LAYERS = [
     pytest.param(Layers("tick.interval_s", "2.5", "3.5", "4.5", (2.5, 3.5, 4.5)), id="number"),
     pytest.param(Layers("mqtt.port", "1001", "1002", "1003", (1001, 1002, 1003)), id="integer"),
-    pytest.param(Layers("mqtt.spikes", "true", "false", "true", (True, False, True)), id="boolean"),
+    pytest.param(Layers("mqtt.buffer_telemetry", "true", "false", "true", (True, False, True)), id="boolean"),
     pytest.param(Layers("mqtt.prefix", '"a"', "b", "c", ("a", "b", "c")), id="text"),
     pytest.param(Layers("node", '"a"', "b", "c", ("a", "b", "c")), id="name"),
     pytest.param(
@@ -226,13 +226,20 @@ def test_there_may_be_no_file() -> None:
 
 
 def test_all_faults_of_all_layers_are_listed_at_once(write: Write) -> None:
-    file = write('[mqtt]\nport = 0\nspikes = "maybe"\n[tick]\ninterval_s = -1.0\n')
+    file = write('[mqtt]\nport = 0\nbuffer_telemetry = "maybe"\n[tick]\ninterval_s = -1.0\n')
     found = faults_of(
         file,
         {"log.level": "loud"},
         {"NEUROMODD_ENGINE__SEED": "x", "NEUROMODD_MQTT__HOSTT": "broker"},
     )
-    expected = {"mqtt.port", "mqtt.spikes", "tick.interval_s", "log.level", "engine.seed", "mqtt.hostt"}
+    expected = {
+        "mqtt.port",
+        "mqtt.buffer_telemetry",
+        "tick.interval_s",
+        "log.level",
+        "engine.seed",
+        "mqtt.hostt",
+    }
     assert found.keys() == expected
 
 

@@ -16,8 +16,8 @@ from neuromodd.config import Settings
 from neuromodd.core.brain import Brain
 from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.messages import RecorderHealth
 from neuromodd.core.parameters import EngineConfig
+from neuromodd.core.payloads import RecorderHealth
 from neuromodd.errors import (
     CheckpointDamagedError,
     CheckpointMismatchError,

@@ -13,7 +13,8 @@ from neuromodd import __version__
 from neuromodd.config import SensorSettings, Settings
 from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.frame import GpuSample, TelemetryFrame
-from neuromodd.core.messages import SCHEMA_NAMES, CheckpointHealth, MqttHealth, schema
+from neuromodd.core.payloads import CheckpointHealth, MqttHealth, OutboxHealth
+from neuromodd.core.schemas import SCHEMA_NAMES, schema
 from neuromodd.eye import Eye
 from neuromodd.sensors.base import SensorStatus
 from neuromodd.vitals import LATE_MS, LATENESS_WINDOW_TICKS, Vitals
@@ -43,7 +44,18 @@ def health(vitals: Vitals, *, now_s: float = 1000.0, **sensors: SensorStatus) ->
         time_utc=START,
         now_s=now_s,
         sensors=sensors,
-        mqtt=MqttHealth(connected=False, connections=0, published=0, dropped=0, waiting_events=0, error=None),
+        mqtt=MqttHealth(
+            connected=False,
+            protocol=None,
+            connections=0,
+            published=0,
+            dropped=0,
+            waiting_events=0,
+            outbox=OutboxHealth(waiting=0, waiting_bytes=0, oldest_age_s=None, dropped=0, error=None),
+            inbound=None,
+            taken_over=False,
+            error=None,
+        ),
         checkpoint=CheckpointHealth(age_s=None, written=0, failures=0, error=None),
         recorder=None,
         faults={},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from neuromodd.core.messages import HostFacts
+from neuromodd.core.payloads import HostFacts
 
 
 def boot_id(procfs_root: Path) -> str | None:

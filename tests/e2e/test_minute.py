@@ -12,9 +12,16 @@ import pytest
 from harness import Daemon, Heard, Listener, Mosquitto
 from jsonschema import Draft202012Validator
 
-from neuromodd.core.messages import SCHEMA_NAMES, TOPICS, schema
+from neuromodd.core.messages import TOPICS
+from neuromodd.core.schemas import SCHEMA_NAMES, schema
 
 MINUTE_S = 60
+
+REQUESTS = {
+    "in/reward": b'{"kind": "WorkAccepted", "latency_ms": 12}',
+    "in/work": b'{"rate": 3.5, "target": 4, "fresh_s": 2}',
+    "in/command": b'{"command": "checkpoint"}',
+}
 
 
 class Minute:
@@ -22,12 +29,16 @@ class Minute:
 
     def __init__(self, directory: Path) -> None:
         broker = Mosquitto(directory)
-        listener = Listener(broker.port)
+        listener = Listener(broker.port, newest=True)
         arguments = ["--node", "lab", "--mqtt.host", "127.0.0.1", "--mqtt.port", str(broker.port)]
-        arguments += ["--checkpoint.directory", str(directory / "state"), "--mqtt.spikes", "true"]
+        arguments += ["--checkpoint.directory", str(directory / "state"), "--mqtt.publish.spikes", "every 1"]
+        arguments += ["--mqtt.inbound.enabled", "true"]
         daemon = Daemon(arguments, {})
         try:
             first = listener.wait("telemetry")
+            for name, payload in REQUESTS.items():
+                answer = f"neuromodd/lab/response/{name}/reply"
+                listener.ask(f"neuromodd/lab/{name}", payload, answer=answer, correlation=name.encode())
             # 60 intervals after the first frame there are 61 frames; the minute is the last 60 of them.
             listener.wait("telemetry", count=MINUTE_S + 1, timeout_s=MINUTE_S + 30)
             self.seconds = listener.named("telemetry")[MINUTE_S].at_s - first.at_s
@@ -45,7 +56,10 @@ class Minute:
             broker.stop()
 
     def named(self, name: str) -> list[Heard]:
-        return [heard for heard in self.heard if heard.name == name]
+        """What came on a topic of the node, or on all response topics (`reply`)."""
+        if name == "reply":
+            return [heard for heard in self.heard if heard.topic.startswith("neuromodd/lab/response/")]
+        return [heard for heard in self.heard if heard.topic == f"neuromodd/lab/{name}"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +96,7 @@ def test_ticks_do_not_drift(minute: Minute) -> None:
 def test_every_payload_is_valid_against_its_schema(minute: Minute, name: str) -> None:
     validator = Draft202012Validator(schema(name))
     messages = minute.named(name)
-    assert messages or name == "reward"
+    assert messages
     assert [error.message for heard in messages for error in validator.iter_errors(heard.json)] == []
 
 
@@ -90,7 +104,7 @@ def test_no_payload_has_a_nan_or_an_infinity(minute: Minute) -> None:
     values = [
         value
         for heard in minute.heard
-        if heard.name != "status"
+        if heard.content_type == "application/json"
         for value in numbers(json.loads(heard.payload, parse_constant=lambda _: math.nan))
     ]
     assert values
@@ -128,10 +142,49 @@ def test_steps_are_counted_twenty_a_tick(minute: Minute) -> None:
     assert steps == [20 * (number + 1) for number in range(len(steps))]
 
 
-def test_topics_are_published_with_their_qos(minute: Minute) -> None:
-    assert {(heard.name, heard.qos) for heard in minute.heard} <= {
-        (name, rule.qos) for name, rule in TOPICS.items()
-    }
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_topic_is_published_with_its_qos(minute: Minute, name: str) -> None:
+    assert {heard.qos for heard in minute.named(name)} == {TOPICS[name].qos}
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_message_tells_its_content_type(minute: Minute, name: str) -> None:
+    expected = "text/plain" if name == "status" else "application/json"
+    assert {heard.content_type for heard in minute.named(name)} == {expected}
+
+
+@pytest.mark.parametrize("name", [*(name for name in TOPICS if name != "status"), "reply"])
+def test_a_payload_tells_the_version_of_its_schema(minute: Minute, name: str) -> None:
+    assert {heard.properties for heard in minute.named(name)} == {(("schema_version", "1"),)}
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_states_expire_and_the_rest_does_not(minute: Minute, name: str) -> None:
+    expiries_s = {heard.expiry_s for heard in minute.named(name)}
+    # A broker takes off what a message has waited.
+    assert (
+        all(of is not None and 280 < of <= 300 for of in expiries_s)
+        if TOPICS[name].expires
+        else not any(expiries_s)
+    )
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_answer_carries_the_correlation_data_of_its_request(minute: Minute, name: str) -> None:
+    answers = [heard for heard in minute.named("reply") if heard.json["request"] == name]
+    assert [(heard.json["ok"], heard.correlation) for heard in answers] == [(True, name.encode())]
+
+
+def test_reported_work_takes_the_place_of_the_utilisation_while_it_is_fresh(minute: Minute) -> None:
+    rates = [
+        (of["source"], of["rate"]) for of in (heard.json["work"] for heard in minute.named("telemetry")[1:])
+    ]
+    assert ("external", 3.5) in rates
+    assert rates[-1][0] == "utilization"
+
+
+def test_a_frame_without_gpus_has_less_than_two_kilobytes(minute: Minute) -> None:
+    assert max(len(heard.payload) for heard in minute.named("telemetry")) < 2048
 
 
 def test_what_is_retained_is_what_the_contract_says(minute: Minute) -> None:

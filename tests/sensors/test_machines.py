@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from machine_files import KINDS, machine_text, run_on, unpack
 
+from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.messages import telemetry_event
+
 EXPECTED: dict[str, dict[str, Any]] = {
     "workstation": {
         "cpu.load_1m": 3.42,
@@ -164,3 +167,22 @@ def test_a_machine_tells_nothing_twice(frames: Callable[[str], Any], kind: str) 
     for group in ("thermal", "fans", "voltages"):
         names = [sensor["name"] for sensor in frames(kind)[group] or ()]
         assert len(names) == len(set(names))
+
+
+def busy(value: Any, name: str = "") -> Any:
+    """A frame with a number of six digits wherever one can be."""
+    if isinstance(value, dict):
+        return {key: busy(of, key) for key, of in value.items()}
+    if isinstance(value, list):
+        return [busy(of, name) for of in value]
+    if name.endswith("_ratio"):
+        return 0.123456789
+    return 123456.789 if value == 0.0 and isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("kind", ["workstation", "laptop", "board"])
+def test_what_a_machine_without_gpus_publishes_has_less_than_two_kilobytes(
+    frames: Callable[[str], Any], kind: str
+) -> None:
+    frame = TelemetryFrame.from_dict({**busy(frames(kind)), "gpus": None, "sequence": 123_456_789})
+    assert len(telemetry_event(frame).encoded(replayed=False)) < 2048
