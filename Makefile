@@ -8,11 +8,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # A trial leaves nothing outside the checkout.
 NEUROMODD_CHECKPOINT__DIRECTORY ?= $(CURDIR)/.state
+# Whoever has a Home Assistant on the broker sees the trial there.
+NEUROMODD_HOMEASSISTANT__ENABLED ?= true
 
 .PHONY: run test lint format types layers check long benchmark clean
 
 run: $(VENV)/.ready-run
-	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' $(BIN)/neuromodd run
+	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' \
+	  NEUROMODD_HOMEASSISTANT__ENABLED='$(NEUROMODD_HOMEASSISTANT__ENABLED)' $(BIN)/neuromodd run
 
 # Everything that CI checks.
 test: $(VENV)/.ready-test tools lint types layers check
@@ -41,6 +44,7 @@ long: $(VENV)/.ready-test
 # Cost and speed on this machine, for the tables in the README.
 benchmark: $(VENV)/.ready-test tools
 	$(BIN)/python benchmarks/resources.py
+	$(BIN)/python benchmarks/delivery.py
 	$(BIN)/python benchmarks/sensors.py
 	$(BIN)/python benchmarks/engine.py
 
@@ -71,6 +75,25 @@ tools:
 	  && printf '#include <stdio.h>\n' | gcc -x c -E - >/dev/null 2>&1 || { \
 	  $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) mosquitto mosquitto-clients gcc libc6-dev && \
 	  if [ -d /run/systemd/system ]; then $(AS_ROOT) systemctl disable --now mosquitto; fi; }
+
+# The discovery documents against Home Assistant itself, in an environment of its own.
+.PHONY: ha-test
+PYTHON_HA ?= python3.12
+HA_VENV := $(VENV)/ha
+# This version wants that paho; aiomqtt wants a newer one, and nothing that is checked here imports it.
+HA_PACKAGES := 'homeassistant==2024.12.5' 'paho-mqtt==1.6.1' 'pytest>=8.2'
+HA_INSTALL = $(HA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+ha-test: $(HA_VENV)/.ready tools
+	$(HA_VENV)/bin/python -m pytest -c tests/homeassistant/pytest.ini tests/homeassistant
+
+$(HA_VENV)/.ready: pyproject.toml
+	@$(PYTHON_HA) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
+	  || { echo "Home Assistant needs Python 3.12 or later; set PYTHON_HA to one" >&2; exit 1; }
+	$(PYTHON_HA) -m venv $(HA_VENV)
+	@echo 'Installing Home Assistant and neuromodd into $(HA_VENV) ...'
+	@$(HA_INSTALL) $(HA_PACKAGES) numpy nvidia-ml-py psutil 'pydantic>=2.12,<3' pydantic-settings structlog
+	@$(HA_INSTALL) --no-deps --editable .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .state build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
