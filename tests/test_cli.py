@@ -207,6 +207,11 @@ def test_without_a_name_all_schemas_are_printed(run: Run) -> None:
     assert (ended.status, tuple(json.loads(ended.out))) == (0, SCHEMA_NAMES)
 
 
+def test_all_topics_are_printed_as_one_document(run: Run) -> None:
+    ended = run("schema", "--asyncapi")
+    assert (ended.status, json.loads(ended.out)["asyncapi"]) == (0, "3.0.0")
+
+
 def test_a_schema_that_is_not_known_exits_with_2(run: Run) -> None:
     ended = run("schema", "status")
     assert ended.status == 2

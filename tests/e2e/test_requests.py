@@ -203,3 +203,18 @@ def test_a_reward_that_makes_no_sense_is_not_sent(mosquitto: Mosquitto) -> None:
     done = neuromodd("reward", "work-accepted", "--metric", "loss", "--to", "lab", port=mosquitto.port)
     assert (done.returncode, done.stdout) == (2, "")
     assert "metric: got 'loss', expected no such field" in done.stderr
+
+
+def test_the_training_loop_of_the_examples_rewards_its_host(scene: Scene) -> None:
+    script = Path(__file__).parent.parent.parent / "examples" / "train_loop.py"
+    done = subprocess.run(
+        [sys.executable, script, "127.0.0.1", str(scene.port), "lab"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60.0,
+    )
+    bests = done.stdout.count("the best so far")
+    scene.listener.wait("reward", lambda heard: heard.json["kind"] == "WorkAccepted", count=20)
+    scene.listener.wait("reward", lambda heard: heard.json["kind"] == "BreakthroughFound", count=bests)
+    assert bests > 1
