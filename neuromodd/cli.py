@@ -162,6 +162,10 @@ def _check(parsed: argparse.Namespace) -> int:
     print(f"tick             every {tick} s, {steps} network steps each")
     print(f"{kind:<16} {broker.host}:{broker.port}{encrypted}")
     print(f"topics           {settings.mqtt.prefix}/{settings.node_name()}/#")
+    if settings.mqtt.inbound.enabled:
+        print(f"listens to       {settings.mqtt.prefix}/{settings.node_name()}/in/#")
+    if settings.homeassistant.enabled:
+        print(f"Home Assistant   is told below {settings.homeassistant.prefix}/device/")
     print(f"state directory  {settings.checkpoint.state_directory()}")
     print(f"sensors          {settings.sensors.procfs_root} and {settings.sensors.sysfs_root}")
     if settings.sensors.disabled:

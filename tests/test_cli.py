@@ -137,6 +137,13 @@ def test_check_says_what_would_run(run: Run, tmp_path: Path) -> None:
     ]
 
 
+def test_check_says_who_is_listened_to_and_told(run: Run) -> None:
+    options = ("--mqtt.inbound.enabled", "true", "--homeassistant.enabled", "true", "--node", "lab")
+    lines = run("check", "--mqtt.host", "broker", *options).out.splitlines()
+    assert "listens to       neuromodd/lab/in/#" in lines
+    assert "Home Assistant   is told below homeassistant/device/" in lines
+
+
 def test_check_says_when_there_is_no_file(run: Run) -> None:
     assert "configuration    defaults, no file\n" in run("check", "--mqtt.host", "broker").out
 
