@@ -237,7 +237,7 @@ def main() -> None:
         back_s = outages(arguments.outages, directory)
         late_ms, intervals_s, drift_s = ten_hertz(arguments.seconds, directory)
         load = fleet(arguments.nodes, arguments.seconds, directory)
-    print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, ", end="")
+    print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, ", end="")
     print(f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}\n")
     off_ms = [abs(of - 0.1) * 1000.0 for of in intervals_s]
     rows = [

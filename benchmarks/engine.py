@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
 
-    print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, ", end="")
+    print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, ", end="")
     print(f"Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}, ", end="")
     print(f"{datetime.now(UTC):%Y-%m-%d}; best of {arguments.repeat}\n")
     print("| measured | figure |\n|---|---|")

@@ -185,7 +185,7 @@ def main() -> None:
             daemon.terminate()
             status = daemon.wait()
         late = listener.lateness_ms[1:]
-        print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, ", end="")
+        print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, ", end="")
         print(f"Python {platform.python_version()}, ", end="")
         print(f"{datetime.now(UTC):%Y-%m-%d}; {arguments.seconds} s at 1 Hz, no extras\n")
         rows = [

@@ -141,7 +141,7 @@ def main() -> None:
     here, with_gpus = measure(arguments.looks), measure_with_gpus(arguments.looks)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
-    print(f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, ", end="")
+    print(f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, ", end="")
     print(f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}; {arguments.looks} looks\n")
     print(f"| CPU time a reading | this host | with {GPUS} GPUs of the stub |\n|---|---|---|")
     for name in here:

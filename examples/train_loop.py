@@ -12,14 +12,20 @@ import sys
 import time
 
 import numpy as np
-from paho.mqtt.publish import single
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 host, port, node = (sys.argv[1:] + ["127.0.0.1", "1883", socket.gethostname()][len(sys.argv) - 1 :])[:3]
 
 
+client = Client(CallbackAPIVersion.VERSION2)
+client.connect(host, int(port))
+client.loop_start()
+
+
 def tell(topic: str, **values: object) -> None:
-    """Send one message to the daemon of `node`."""
-    single(f"neuromodd/{node}/in/{topic}", json.dumps(values), qos=1, hostname=host, port=int(port))
+    """Send one message to the daemon of `node`, and wait until the broker has it."""
+    client.publish(f"neuromodd/{node}/in/{topic}", json.dumps(values), qos=1).wait_for_publish(5.0)
 
 
 rng = np.random.default_rng(1)
@@ -37,3 +43,5 @@ for epoch in range(20):
         tell("reward", kind="BreakthroughFound", metric="loss", value=loss)
         print(f"epoch {epoch}: loss {loss:.4f}, the best so far")
         best = loss
+client.disconnect()
+client.loop_stop()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from neuromodd.errors import BrokerStartError
 from neuromodd.processes import listening_process
@@ -33,7 +34,15 @@ async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)
     await _check_free(host, port)
-    broker = Broker(
+
+    class OwnSubscriptions(Broker):  # type: ignore[misc]  # amqtt has no types
+        """A broker that tells each client what it asked for; amqtt 0.12 tells a new one what others did."""
+
+        async def _publish_retained_messages_for_subscription(self, subscription: Any, session: Any) -> None:  # noqa: ANN401
+            if any(of is session for of, _ in self._subscriptions.get(subscription[0], ())):
+                await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    broker = OwnSubscriptions(
         BrokerConfig(
             listeners={"default": ListenerConfig(bind=f"{host}:{port}", max_connections=MAX_CONNECTIONS)},
             plugins={"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},

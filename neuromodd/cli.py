@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from neuromodd import __version__, logs
-from neuromodd.config import Option, options, resolve_broker
+from neuromodd.config import NODE_PATTERN, Option, options, resolve_broker
 from neuromodd.core.schemas import SCHEMA_NAMES, schema
 from neuromodd.errors import (
     CheckpointMismatchError,
@@ -264,8 +264,9 @@ def _reward(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in REWARD_FIELDS if getattr(parsed, name) is not None}
     settings = _load(parsed).settings
     logs.configure(level="error", form=settings.log.format)
+    node = settings.node_name() if parsed.to is None else parsed.to
     try:
-        request = build_request(REWARD_KINDS[parsed.kind], parsed.to or settings.node_name(), given)
+        request = build_request(REWARD_KINDS[parsed.kind], node, given, identity=parsed.id)
     except InvalidRecordError as error:
         _complain(str(error))
         return EXIT_CONFIGURATION
@@ -364,8 +365,11 @@ def _parser() -> argparse.ArgumentParser:
         "reward", help="tell a daemon that work was done; it must listen (mqtt.inbound.enabled)"
     )
     reward.add_argument("kind", choices=list(REWARD_KINDS), metavar="KIND", help=", ".join(REWARD_KINDS))
-    reward.add_argument("--to", metavar="NODE", help="whose daemon (this host's)")
-    reward.add_argument("--timeout-s", type=float, default=5.0, metavar="S", help="wait for its answer (5)")
+    reward.add_argument("--to", type=_node_name, metavar="NODE", help="whose daemon (this host's)")
+    reward.add_argument("--id", metavar="ID", help="sent again under one id, it is taken once (a new one)")
+    reward.add_argument(
+        "--timeout-s", type=_seconds, default=5.0, metavar="S", help="wait for its answer (5)"
+    )
     for name, (kind, what) in REWARD_FIELDS.items():
         reward.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="VALUE", help=what)
     reward.set_defaults(command=_reward)
@@ -406,7 +410,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _help(option: Option) -> str:
-    default = "" if option.default in (None, ()) else f" ({option.default})"
+    shown = str(option.default).lower() if isinstance(option.default, bool) else option.default
+    default = "" if option.default in (None, ()) else f" ({shown})"
     return f"{option.description}{default}".replace("%", "%%")
 
 
@@ -418,6 +423,22 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text}, expected a whole number, 1 or more")
     return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected seconds, more than 0")
+    return value
+
+
+def _node_name(text: str) -> str:
+    if not NODE_PATTERN.match(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected 1 to 64 letters, digits, '_', '.' or '-'")
+    return text
 
 
 def _run_loop(work: Coroutine[Any, Any, T]) -> T:

@@ -229,15 +229,16 @@ class Daemon:
         async for due in grid:
             await self._tick(due)
 
-    async def _tick(self, due: Due | None) -> None:
-        """Live through one tick, which may be none of the grid's."""
+    async def _tick(self, due: Due) -> None:
+        # One at a time: a tick may be asked for besides those of the grid.
         async with self._ticking:
-            await self._live_through(due or Due(0.0, 0), None if due is None else due.lateness_s * 1000.0)
+            await self._live_through(due, due.lateness_s * 1000.0)
 
     async def _live_through(self, due: Due, lateness_ms: float | None) -> None:
         frame = await self._eye.look(
             sequence=self._brain.sequence, lateness_ms=lateness_ms, work=self._post.work
         )
+        self._eye.assembler.interval_s = self._settings.tick.interval_s
         tick = self._brain.step(frame)
         self._vitals.count(frame, missed=due.missed)
         if frame.gap:
@@ -288,7 +289,7 @@ class Daemon:
     # What can be asked for over MQTT
 
     async def take_reward(self, event: RewardEvent) -> tuple[RewardEvent, bool]:
-        """Take an event in: it is on the disk before it is answered, and acts with the next tick."""
+        """Take an event in, kept before it is answered; it acts with the next tick."""
         if len(self._brain.pending) >= PENDING_LIMIT:
             raise RequestRefusedError("rate", f"{PENDING_LIMIT} rewards wait for the next tick")
         if event.id is None:
@@ -302,9 +303,8 @@ class Daemon:
                 ordinal=self._requests_taken,
             )
             event = event.model_copy(update={"id": identity})
-        new = await self._post.courier.take_in(str(event.id), event.to_json())
-        if new:
-            self._take(RewardInput(event=event))
+        taken = RewardInput(event=event)
+        new = await self._post.courier.take_in(str(event.id), event.to_json(), lambda: self._take(taken))
         return event, new
 
     async def write_checkpoint(self) -> dict[str, Any]:
@@ -316,14 +316,16 @@ class Daemon:
 
     async def sample_now(self) -> dict[str, Any]:
         """Take a tick besides those of the grid."""
-        if self._newest is not None:
-            ago_s = clock_s() - self._newest.frame.monotonic_s
-            if ago_s < SHORTEST_INTERVAL_S:
-                raise RequestRefusedError(
-                    "rate", f"the last tick was {ago_s:.3f} s ago, expected {SHORTEST_INTERVAL_S} at least"
-                )
-        await self._tick(None)
-        return {"sequence": self._brain.sequence - 1}
+        async with self._ticking:
+            if self._newest is not None:
+                ago_s = clock_s() - self._newest.frame.monotonic_s
+                if ago_s < SHORTEST_INTERVAL_S:
+                    raise RequestRefusedError(
+                        "rate",
+                        f"the last tick was {ago_s:.3f} s ago, expected {SHORTEST_INTERVAL_S} at least",
+                    )
+            await self._live_through(Due(0.0, 0), None)
+            return {"sequence": self._brain.sequence - 1}
 
     async def forget(self) -> dict[str, Any]:
         """Set the checkpoints aside and begin anew."""
@@ -426,7 +428,9 @@ class Daemon:
     def _follow_settings(self) -> None:
         """Bring every part to the settings of now, and say so."""
         settings = self._settings
-        self._eye.assembler.interval_s = settings.tick.interval_s
+        # The tick that is under way is of the old interval: with a shorter one it would pass for a gap.
+        assembler = self._eye.assembler
+        assembler.interval_s = max(assembler.interval_s, settings.tick.interval_s)
         self._eye.assembler.work_target = settings.modulators.work_target
         self._checkpoints.interval_s = settings.checkpoint.interval_s
         self._store.keep = settings.checkpoint.keep

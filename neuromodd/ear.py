@@ -7,6 +7,7 @@ kind.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -47,6 +48,12 @@ RESPONSE_LEVEL = "response"
 """Below the node's topics, answers are wanted here only: not where they would pass for what it publishes."""
 
 TOPIC_LIMIT = 512
+LEVELS_LIMIT = 32
+CORRELATION_LIMIT = 256
+"""Of what is sent back: brokers hang up on whoever publishes more of it than they like."""
+
+REQUEST_S = 5.0
+"""What a request may take that needs the disk."""
 
 log = structlog.get_logger()
 
@@ -136,12 +143,20 @@ class Ear:
         name = message.topic.removeprefix(f"{self._root}/")
         answered = message.response_topic is not None and self._may_answer(message.response_topic)
         try:
-            reply = await self._do(name, message, answerable=answered or message.response_topic is None)
+            try:
+                async with asyncio.timeout(REQUEST_S):
+                    reply = await self._do(
+                        name, message, answerable=answered or message.response_topic is None
+                    )
+            except TimeoutError:
+                raise RequestRefusedError("failed", f"it took more than {REQUEST_S:g} s") from None
         except RequestRefusedError as error:
             self._refuse(name, error)
             reply = Reply(node=self._node, request=name, ok=False, refusal=error.kind, error=error.reason)
             # A retained message asks anew with every connection, and nobody waits for the answer.
             answered = answered and error.kind != "retained"
+            if message.correlation is not None and len(message.correlation) > CORRELATION_LIMIT:
+                answered = False
         else:
             self._taken += 1
         if not answered or message.response_topic is None:
@@ -159,7 +174,9 @@ class Ear:
         pace = self._paces.setdefault(
             name, Pace(self._rate_per_s, burst=self._rate_per_s * BURST_S, clock=self._clock)
         )
-        if not pace.take():
+        over = not pace.take()
+        # What waited at the broker is not to be lost: see below.
+        if over and not (message.qos and name == "in/reward"):
             raise RequestRefusedError("rate", f"more than {self._rate_per_s:g} a second; try again later")
         if message.payload is None:
             raise RequestRefusedError(
@@ -167,6 +184,12 @@ class Ear:
             )
         if message.retained:
             raise RequestRefusedError("retained", "a retained request is none; publish it without retain")
+        if message.correlation is not None and len(message.correlation) > CORRELATION_LIMIT:
+            raise RequestRefusedError(
+                "invalid",
+                f"got {len(message.correlation)} bytes of correlation data, "
+                f"expected {CORRELATION_LIMIT} at most",
+            )
         if not answerable:
             raise RequestRefusedError(
                 "invalid",
@@ -174,6 +197,9 @@ class Ear:
                 f"{RESPONSE_LEVEL}/... or a topic that is nobody else's",
             )
         request = parse_request(name, message.payload)
+        if over:
+            # The broker sends no more than a few before this one is acknowledged.
+            await pace.wait(1)
         if isinstance(request, WorkRequest):
             return self._take_work(name, request)
         if isinstance(
@@ -205,12 +231,8 @@ class Ear:
 
     async def _obey(self, name: str, command: Command) -> Reply:
         self._check_age(command.time_utc)
-        if command.id is not None:
-            if command.id in self._commands:
-                raise RequestRefusedError("repeated", f"the command of id {command.id} came before")
-            self._commands[command.id] = None
-            if len(self._commands) > COMMANDS_REMEMBERED:
-                del self._commands[next(iter(self._commands))]
+        if command.id in self._commands:
+            raise RequestRefusedError("repeated", f"the command of id {command.id} came before")
         log.info("command", **command.model_dump(mode="json", exclude_none=True, exclude={"time_utc"}))
         match command:
             case CheckpointCommand():
@@ -223,6 +245,10 @@ class Ear:
                 result = await self._actions.set_interval(command.interval_s)
             case IdentifyCommand():
                 result = await self._actions.identify()
+        if command.id is not None:
+            self._commands[command.id] = None
+            if len(self._commands) > COMMANDS_REMEMBERED:
+                del self._commands[next(iter(self._commands))]
         return Reply(node=self._node, request=name, ok=True, id=command.id, result=result)
 
     def _check_age(self, time_utc: datetime | None) -> None:
@@ -232,11 +258,9 @@ class Ear:
             )
 
     def _may_answer(self, response_topic: str) -> bool:
-        if (
-            not response_topic
-            or len(response_topic) > TOPIC_LIMIT
-            or any(c in response_topic for c in "+#\0")
-        ):
+        if not 0 < len(response_topic) <= TOPIC_LIMIT or response_topic.count("/") > LEVELS_LIMIT:
+            return False
+        if any(of in response_topic for of in "+#") or not response_topic.isprintable():
             return False
         if response_topic.startswith(f"{self._root}/{RESPONSE_LEVEL}/"):
             return True

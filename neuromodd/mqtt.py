@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from neuromodd.errors import MqttDeniedError, MqttLinkError
 from neuromodd.tls import Complaints, Tls, plain
@@ -213,14 +214,19 @@ class Link:
             raise MqttDeniedError(message.topic, str(answer.result()).lower())
         return bool(answer.result().value != _NOBODY_LISTENS)
 
-    async def subscribe(self, topics: Mapping[str, int]) -> dict[str, str]:
+    async def subscribe(
+        self, topics: Mapping[str, int], *, as_published: Container[str] = ()
+    ) -> dict[str, str]:
         """Subscribe to topics at a quality of service each; which of them the broker refused, and why.
+
+        On those of `as_published` a message that was to be kept is told from others also when it comes live
+        (MQTT 5); else only those that had been kept before are `retained`.
 
         Raises:
             MqttLinkError: the connection is lost, or the broker took too long.
         """
         try:
-            granted = await self._client.subscribe(list(topics.items()), timeout=TIMEOUT_S)
+            granted = await self._client.subscribe(self._wishes(topics, as_published), timeout=TIMEOUT_S)
         except (aiomqtt.MqttError, ValueError) as error:
             raise MqttLinkError(str(error)) from None
         return {
@@ -228,6 +234,14 @@ class Link:
             for topic, code in zip(topics, granted, strict=True)
             if isinstance(code, ReasonCode) and code.is_failure
         }
+
+    def _wishes(self, topics: Mapping[str, int], as_published: Container[str]) -> Any:  # noqa: ANN401 - paho's
+        if self.protocol != "5":
+            return list(topics.items())
+        return [
+            (topic, SubscribeOptions(qos=qos, retainAsPublished=topic in as_published))
+            for topic, qos in topics.items()
+        ]
 
     async def incoming(self) -> AsyncIterator[Incoming]:
         """What comes in, for as long as somebody asks."""
@@ -335,7 +349,7 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
         raise MqttLinkError(f"{error}; is it a TLS port?", unanswered=True) from None
     except TimeoutError:
         raise MqttLinkError("the broker did not answer in time", unanswered=True) from None
-    except (aiomqtt.MqttError, OSError) as error:
+    except (aiomqtt.MqttError, OSError, UnicodeError) as error:
         if str(error) == _NO_ANSWER:
             raise MqttLinkError("the broker did not answer in time", unanswered=True) from None
         raise MqttLinkError(plain(error, tls=encrypted)) from None

@@ -23,6 +23,7 @@ from neuromodd.core.messages import OFFLINE, REQUEST_TOPICS, TOPICS, Message, to
 from neuromodd.core.payloads import InboundHealth
 from neuromodd.core.rewards import RewardEvent
 from neuromodd.ear import Actions, Ear
+from neuromodd.errors import InvalidRecordError
 from neuromodd.eye import clock_s
 from neuromodd.mqtt import Backoff, Endpoint, Incoming, Outgoing
 from neuromodd.sinks.courier import Courier
@@ -30,8 +31,11 @@ from neuromodd.sinks.outbox import FILE_NAME, Outbox
 from neuromodd.sinks.publisher import Cadences, Publisher
 from neuromodd.tls import Tls
 
-OPEN_S = 5.0
+OPEN_S = 1.5
 """What a slow disk may take to tell what an earlier run left."""
+
+LONGEST_EXPIRY_S = 2**32 - 1
+"""The most that MQTT 5 can say."""
 
 HOME_FRAMES = 3
 LONG_TICK_S = 10.0
@@ -100,6 +104,7 @@ class Post:
             version=__version__,
         )
         self._home_frames = 0
+        self._note_read = False
         self._forgotten: set[str] = set()
         self.publisher = Publisher(
             endpoint=self._endpoint(broker, password),
@@ -137,7 +142,8 @@ class Post:
                 self._home_frames = HOME_FRAMES
             else:
                 self._forgotten = set(remembered_topics(note))
-        return [RewardEvent.from_json(event) for _, event in left]
+        self._note_read = True
+        return [event for event in map(_event_of, left) if event is not None]
 
     def observe(self, tick: Tick) -> None:
         """Tell Home Assistant of what this tick is the first to show."""
@@ -147,7 +153,7 @@ class Post:
         self._home_frames += 1
         if (changed and self._home_known) or self._home_frames == HOME_FRAMES:
             self.publisher.send(self._document())
-            self.courier.take_note(NOTE, self._home.state())
+            self._take_note()
 
     @property
     def work(self) -> WorkSample | None:
@@ -206,11 +212,16 @@ class Post:
             return
         if self._settings.homeassistant.enabled:
             self._home.withdrawn(message.topic)
-            self.courier.take_note(NOTE, self._home.state())
+            self._take_note()
         else:
             self._forgotten.discard(message.topic)
             if not self._forgotten:
                 self.courier.take_note(NOTE, None)
+
+    def _take_note(self) -> None:
+        # Over one that could not be read in time, what is to be removed would be forgotten.
+        if self._note_read:
+            self.courier.take_note(NOTE, self._home.state())
 
     @property
     def _home_known(self) -> bool:
@@ -228,6 +239,16 @@ class Post:
 
     def _inbound_health(self) -> InboundHealth | None:
         return self._ear.health if self._settings.mqtt.inbound.enabled else None
+
+
+def _event_of(left: tuple[str, str]) -> RewardEvent | None:
+    identity, text = left
+    try:
+        return RewardEvent.from_json(text)
+    except InvalidRecordError as error:
+        # Of a newer version, say; it stays where it is.
+        log.warning("reward_not_understood", id=identity, error=str(error))
+        return None
 
 
 def _cadences(settings: Settings) -> Cadences:
@@ -251,12 +272,12 @@ def _expiry_s(settings: Settings) -> dict[str, int]:
     }
     between_s["health"] = mqtt.health_interval_s
     return {
-        name: max(mqtt.state_expiry_s, math.ceil(3.0 * between_s[name]))
+        name: min(max(mqtt.state_expiry_s, math.ceil(3.0 * between_s[name])), LONGEST_EXPIRY_S)
         for name, rule in TOPICS.items()
         if rule.expires
     }
 
 
 def _identity(info: Mapping[str, Any]) -> object:
-    """What of `info` differs from run to run."""
-    return json.dumps([info.get("boot_id"), info.get("started_utc")])
+    """What of `info` differs from run to run; None of what is no `info`."""
+    return None if "started_utc" not in info else json.dumps([info.get("boot_id"), info["started_utc"]])

@@ -14,7 +14,7 @@ from neuromodd.core.requests import REWARDS, Reply, RewardRequest, payload_of
 from neuromodd.core.rewards import event_id
 from neuromodd.ear import RESPONSE_LEVEL
 from neuromodd.errors import MqttDeniedError, MqttLinkError
-from neuromodd.mqtt import Endpoint, Link, Outgoing, Protocol, connect
+from neuromodd.mqtt import Endpoint, Incoming, Link, Outgoing, Protocol, connect
 from neuromodd.tls import Tls
 
 
@@ -30,15 +30,19 @@ class Sent(NamedTuple):
     answer: Reply | None
 
 
-def build_request(kind: str, node: str, fields: Mapping[str, Any]) -> RewardRequest:
-    """The request for a reward of now.
+def build_request(
+    kind: str, node: str, fields: Mapping[str, Any], *, identity: str | None = None
+) -> RewardRequest:
+    """The request for a reward of now; one that was sent before has its `identity` already.
 
     Raises:
         InvalidRecordError: a field does not fit the kind.
     """
     now = datetime.now(UTC)
     # Random where a daemon's own ids are made of its frames: two shells may send at the same moment.
-    identity = event_id(time_utc=now, node=node, boot_id=uuid.uuid4().hex, sequence=0, kind=kind, ordinal=0)
+    identity = identity or event_id(
+        time_utc=now, node=node, boot_id=uuid.uuid4().hex, sequence=0, kind=kind, ordinal=0
+    )
     values: dict[str, Any] = {"kind": kind, "id": identity, "time_utc": now, "node": node, **fields}
     return REWARDS[kind](**values)
 
@@ -61,7 +65,7 @@ async def send_reward(
             or first == "3.1.1"
             or not (error.unsupported or error.unanswered)
         ):
-            raise
+            raise MqttLinkError(f"{broker.host}:{broker.port}: {error}") from None
     return await _send(settings, broker, request, "3.1.1", timeout_s)
 
 
@@ -85,7 +89,8 @@ async def _send(
             await link.publish(message)
             return Sent(identity, None)
         # A user of the broker may read the answers to itself only, as config/mosquitto has it.
-        own = f"{mqtt.username}/{identity}" if mqtt.username else identity
+        named = mqtt.username is not None and not set("+#/") & set(mqtt.username)
+        own = f"{mqtt.username}/{identity}" if named else identity
         wanted = topic(mqtt.prefix, node, f"{RESPONSE_LEVEL}/{own}")
         if refused := await link.subscribe({wanted: 1}):
             raise MqttDeniedError(wanted, refused[wanted])
@@ -98,12 +103,25 @@ async def _send(
                 return Sent(identity, await _answer(link))
         except TimeoutError:
             raise MqttLinkError(
-                f"node {node} did not answer within {timeout_s:g} s; the broker keeps the reward for it"
+                f"node {node} did not answer within {timeout_s:g} s; it may have the reward all the same, or "
+                f"find it at the broker when it is back: send it again with --id {identity}"
             ) from None
 
 
 async def _answer(link: Link) -> Reply:
-    async for message in link.incoming():
+    lost = asyncio.create_task(link.lost(), name="mqtt-lost")
+    heard = asyncio.create_task(_first(link), name="mqtt-answer")
+    try:
+        await asyncio.wait((lost, heard), return_when=asyncio.FIRST_COMPLETED)
+        if not heard.done():
+            lost.result()
+        message = heard.result()
         link.acknowledge(message)
         return Reply.from_json(message.payload or b"")
-    raise MqttLinkError("the connection was lost")
+    finally:
+        lost.cancel()
+        heard.cancel()
+
+
+async def _first(link: Link) -> Incoming:
+    return await anext(link.incoming())

@@ -184,7 +184,7 @@ def test_what_may_be_reloaded_is_an_option_or_a_section(name: str) -> None:
 
 
 TAKEN = [
-    pytest.param("tick.interval_s", "0.5", lambda daemon: daemon._eye.assembler.interval_s == 0.5, id="tick"),
+    pytest.param("tick.interval_s", "2", lambda daemon: daemon._eye.assembler.interval_s == 2.0, id="tick"),
     pytest.param(
         "checkpoint.interval_s", "5", lambda daemon: daemon._checkpoints.interval_s == 5.0, id="period"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import string
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ class Doer:
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
         self.failure: RequestRefusedError | None = None
+        self.free: asyncio.Event | None = None
 
     @property
     def names(self) -> list[str]:
@@ -37,6 +39,8 @@ class Doer:
     async def _do(self, name: str, value: Any = None) -> dict[str, Any]:
         if self.failure is not None:
             raise self.failure
+        if self.free is not None:
+            await self.free.wait()
         self.done.append((name, value))
         return {"did": name}
 
@@ -299,15 +303,49 @@ async def test_random_bytes_change_nothing(payload: bytes, name: str) -> None:
 
 async def test_so_many_may_come_at_once_and_no_more(world: World) -> None:
     burst = int(RATE_PER_S * BURST_S)
-    replies = [await world.ask("in/reward", kind="WorkAccepted") for _ in range(burst + 1)]
+    replies = [await world.ask("in/work", rate=1.0) for _ in range(burst + 1)]
     assert [reply["refusal"] for reply in replies] == [None] * burst + ["rate"]
 
 
 async def test_after_a_while_more_may_come(world: World) -> None:
     for _ in range(int(RATE_PER_S * BURST_S) + 1):
-        await world.ask("in/reward", kind="WorkAccepted")
+        await world.ask("in/work", rate=1.0)
     world.now_s += 1.0 / RATE_PER_S
-    assert (await world.ask("in/reward", kind="WorkAccepted"))["ok"]
+    assert (await world.ask("in/work", rate=1.0))["ok"]
+
+
+async def test_rewards_that_waited_at_the_broker_are_taken_late_rather_than_refused(world: World) -> None:
+    count = int(RATE_PER_S * BURST_S) + 2
+    replies = [await world.ask("in/reward", kind="WorkAccepted") for _ in range(count)]
+    assert ([reply["refusal"] for reply in replies], world.doer.names) == ([None] * count, ["reward"] * count)
+
+
+async def test_rewards_that_no_broker_keeps_are_refused_beyond_the_rate(world: World) -> None:
+    for _ in range(int(RATE_PER_S * BURST_S)):
+        await world.ask("in/reward", kind="WorkAccepted")
+    live = Incoming("neuromodd/lab/in/reward", b'{"kind": "WorkAccepted"}', 24, 0, False, ANSWERS, b"c", 1)
+    answer = await world.ear.hear(live)
+    assert answer is not None
+    assert json.loads(answer.payload)["refusal"] == "rate"
+
+
+async def test_what_takes_too_long_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuromodd.ear.REQUEST_S", 0.01)
+    world.doer.free = asyncio.Event()
+    reply = await world.ask("in/command", command="checkpoint")
+    assert (reply["refusal"], reply["error"]) == ("failed", "it took more than 0.01 s")
+
+
+async def test_a_command_that_failed_may_be_sent_again_under_its_id(world: World) -> None:
+    world.doer.failure = RequestRefusedError("failed", "the disk is full")
+    await world.ask("in/command", command="checkpoint", id="x")
+    world.doer.failure = None
+    assert (await world.ask("in/command", command="checkpoint", id="x"))["ok"]
+
+
+async def test_nothing_large_is_sent_back(world: World) -> None:
+    message = Incoming("neuromodd/lab/in/work", b'{"rate": 1}', 11, 1, False, ANSWERS, b"c" * 257, 1)
+    assert (await world.ear.hear(message), world.ear.health.refused) == (None, {"invalid": 1})
 
 
 async def test_a_flood_of_one_kind_does_not_hold_up_another(world: World) -> None:
@@ -340,6 +378,8 @@ FORBIDDEN = [
     "answers/#",
     "answers/+",
     "nul\0",
+    "line\nbreak",
+    "x" + "/" * 100,
     "x" * 1000,
     "",
 ]

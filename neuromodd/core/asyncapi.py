@@ -169,8 +169,9 @@ def _reply() -> dict[str, Any]:
     return {
         "address": {
             "location": "$message.header#/responseTopic",
-            "description": "The response topic of the request (MQTT 5), below the node's topics under "
-            "`response/` only; without one there is no reply.",
+            "description": "The response topic of the request (MQTT 5): below the node's topics under "
+            "`response/`, or outside of both prefixes. A request with any other is refused, one without gets "
+            "no reply.",
         },
         "channel": {"$ref": "#/channels/reply"},
         "messages": [{"$ref": "#/channels/reply/messages/reply"}],

@@ -56,7 +56,7 @@ class Gate:
 
     def __init__(self, cadence: Cadence, *, refresh_s: float) -> None:
         self.cadence = cadence
-        self._refresh_s = refresh_s
+        self.refresh_s = refresh_s
         self._ticks = 0
         self._last: Mapping[str, Any] | None = None
         self._last_s = -math.inf
@@ -74,7 +74,7 @@ class Gate:
             self._ticks += 1
             return (self._ticks - 1) % self.cadence.ticks == 0
         moved = self._last is None or _moved(self._last, values, self.cadence.deadband)
-        if not moved and now_s - self._last_s < self._refresh_s:
+        if not moved and now_s - self._last_s < self.refresh_s:
             return False
         self._last, self._last_s = values, now_s
         return True

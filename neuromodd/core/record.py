@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -18,6 +19,8 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 
 TEXT_LIMIT = 65_536
 """Characters that one text of a record may have."""
+
+_TAG = re.compile(r"using (?:discriminator )?'(\w+)'")
 
 FIRST_FRAME = "first frame"
 """When a rate is null: it needs an earlier reading."""
@@ -47,10 +50,24 @@ def describe_faults(error: ValidationError) -> list[tuple[str, object, str]]:
             faults.append((place, None, "a value, it is required"))
         elif item["type"] == "frozen_instance":
             faults.append((place, item["input"], "no assignment, a record is frozen"))
+        elif item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+            faults.append(_wrong_tag(place, item["input"], item["msg"]))
+        elif item["type"] == "json_invalid":
+            faults.append((place, item["input"], f"JSON ({item['msg'].removeprefix('Invalid JSON: ')})"))
         else:
             message = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             faults.append((place, item["input"], message))
     return faults
+
+
+def _wrong_tag(place: str, got: object, message: str) -> tuple[str, object, str]:
+    """The fault of a record that is one of several kinds: its kind, and which there are."""
+    tag = _TAG.search(message)
+    name = tag[1] if tag else "kind"
+    kind = got.get(name) if isinstance(got, Mapping) else None
+    known = message.partition("expected tags: ")[2]
+    where = f"{place}.{name}" if place else name
+    return where, kind, f"one of {known}" if known else "a value, it is required"
 
 
 def _fail(record: str, error: ValidationError) -> InvalidRecordError:

@@ -297,7 +297,9 @@ class CheckpointSink:
         self._dimensions = dimensions
         self._clock = clock
         self._due = asyncio.Event()
-        self._pending: tuple[dict[str, Any], Tick] | None = None
+        self._pending: tuple[dict[str, Any], Tick, int] | None = None
+        self._beginning = 0
+        self._beginning_anew: asyncio.Future[int] | None = None
         self._newest: Tick | None = None
         self._started_s = clock()
         self._writing = asyncio.Lock()
@@ -315,7 +317,7 @@ class CheckpointSink:
         now_s = self._clock()
         if now_s - self._started_s >= self.interval_s and not self._writing.locked():
             self._started_s = now_s
-            self._pending = (self._snapshot(), tick)
+            self._pending = (self._snapshot(), tick, self._beginning)
             self._due.set()
 
     @property
@@ -334,9 +336,9 @@ class CheckpointSink:
             await self._due.wait()
             self._due.clear()
             if self._pending is not None:
-                state, tick = self._pending
+                state, tick, beginning = self._pending
                 self._pending = None
-                await self._write(state, tick)
+                await self._write(state, tick, beginning)
 
     async def write_now(self) -> int:
         """Write a checkpoint of this moment; the network step that it is of.
@@ -347,7 +349,7 @@ class CheckpointSink:
         if self._newest is None:
             raise OSError("there has been no tick yet")
         step = self._newest.result.step
-        await self._write(self._snapshot(), self._newest)
+        await self._write(self._snapshot(), self._newest, self._beginning)
         if self._error is not None:
             raise OSError(self._error)
         return step
@@ -360,10 +362,16 @@ class CheckpointSink:
         Raises:
             OSError: one could not be set aside; nothing was forgotten.
         """
+        # Also if whoever asked is cancelled: the checkpoints must not be gone while the brain remembers.
+        self._beginning_anew = asyncio.ensure_future(self._begin_anew(forget))
+        return await asyncio.shield(self._beginning_anew)
+
+    async def _begin_anew(self, forget: Callable[[], None]) -> int:
         async with self._writing:
             loop = asyncio.get_running_loop()
             count = await loop.run_in_executor(self._thread, self._set_all_aside)
             self._pending = None
+            self._beginning += 1
             forget()
             # The next tick is of the new beginning, and is the first worth keeping.
             self._newest = None
@@ -383,7 +391,7 @@ class CheckpointSink:
             return
         try:
             async with asyncio.timeout(LAST_WRITE_S):
-                await self._write(self._snapshot(), self._newest)
+                await self._write(self._snapshot(), self._newest, self._beginning)
         except TimeoutError:
             log.warning("checkpoint_failed", error=f"the last one was not on the disk after {LAST_WRITE_S} s")
         finally:
@@ -395,8 +403,11 @@ class CheckpointSink:
             return None
         return f"{self.store.directory}: a write has not come back for over {STUCK_S:.0f} s"
 
-    async def _write(self, state: dict[str, Any], tick: Tick) -> None:
+    async def _write(self, state: dict[str, Any], tick: Tick, beginning: int) -> None:
         async with self._writing:
+            if beginning != self._beginning:
+                # Forgotten while it waited: its step is higher than all that come now.
+                return
             created = "" if tick.frame.time_utc is None else tick.frame.time_utc.isoformat()
             write = partial(
                 self.store.write,

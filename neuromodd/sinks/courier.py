@@ -127,9 +127,19 @@ class Courier:
         """Wait until the outbox is empty; whoever calls sets the deadline."""
         await self._idle.wait()
 
-    async def take_in(self, identity: str, event: str) -> bool:
-        """Keep a request on the disk until an event of its id is offered; False if it came before."""
-        return await self._access(partial(self._outbox.take_in, identity, event))
+    async def take_in(self, identity: str, event: str, taken: Callable[[], None]) -> bool:
+        """Keep a request on the disk until an event of its id is offered; False if it came before.
+
+        `taken` is called if it is new, also if whoever waits is cancelled: a repeat would not be taken again.
+        """
+        kept = self._begin(partial(self._outbox.take_in, identity, event))
+
+        def tell(done: asyncio.Future[bool]) -> None:
+            if not done.cancelled() and done.exception() is None and done.result():
+                taken()
+
+        kept.add_done_callback(tell)
+        return await asyncio.shield(kept)
 
     async def left_over(self) -> list[tuple[str, str]]:
         """Requests that an earlier run took in and did not live through."""

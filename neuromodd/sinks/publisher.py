@@ -135,11 +135,11 @@ class Publisher:
         self._backoff = backoff
         self._clock = clock
         self.expiry_s: Mapping[str, int] = expiry_s
+        self._gates: dict[str, Gate] = {}
         self.pace(cadences)
         self._states: Newest[Outgoing] = Newest()
         self._last: Tick | None = None
         self._link: Link | None = None
-        self._fault_waiting: str | None = None
         self._own: object = None
         self._returning = False
         self._owner_seen = asyncio.Event()
@@ -160,10 +160,13 @@ class Publisher:
     def pace(self, cadences: Cadences) -> None:
         """Publish as often as `cadences` say from now on."""
         self._cadences = cadences
-        self._gates = {
-            name: Gate(getattr(cadences, name), refresh_s=self.expiry_s.get(name, 0) / 2)
-            for name in ("telemetry", "state", "spikes")
-        }
+        for name in ("telemetry", "state", "spikes"):
+            cadence, refresh_s = getattr(cadences, name), self.expiry_s.get(name, 0) / 2
+            gate = self._gates.get(name)
+            if gate is None or gate.cadence != cadence:
+                self._gates[name] = Gate(cadence, refresh_s=refresh_s)
+            else:
+                gate.refresh_s = refresh_s
 
     def offer(self, tick: Tick) -> None:
         """Put the tick's messages where the connection picks them up."""
@@ -177,11 +180,9 @@ class Publisher:
         if self._cadences.reward:
             self.courier.offer([reward_event(event) for event in tick.events])
         self.courier.settle(event.id for event in tick.events if event.id and event.origin == "external")
-        # A broker may have lost what was retained, but the introduction has had no tick to speak of.
-        if self._cadences.fault and (tick.fault_changed or (first and self._link is not None)):
-            event = fault_event(self._node, tick.fault)
-            self._fault_waiting = event.id
-            self.courier.offer([event])
+        # The first tick is no change; what holds is told by the introduction, unless that was before.
+        if self._cadences.fault and (self._link is not None if first else tick.fault_changed):
+            self.courier.offer([fault_event(self._node, tick.fault)])
 
     def publish(self, message: Message) -> None:
         """Put one state-like message where the connection picks it up."""
@@ -303,14 +304,23 @@ class Publisher:
             self.courier.disconnected()
             if not taken_over:
                 # Without this, leaving cleanly would keep the will from being sent, and `status` would lie.
-                with contextlib.suppress(MqttLinkError, MqttDeniedError, TimeoutError):
-                    async with asyncio.timeout(FAREWELL_S):
-                        await link.publish(self._outgoing("status", OFFLINE))
+                await self._say_offline(link)
+
+    async def _say_offline(self, link: Link) -> None:
+        farewell = self._outgoing("status", OFFLINE)
+        with contextlib.suppress(MqttLinkError, MqttDeniedError):
+            try:
+                async with asyncio.timeout(FAREWELL_S):
+                    await link.publish(farewell)
+            except (MqttLinkError, TimeoutError):
+                # Behind messages that a slow broker has not acknowledged; this way it waits for none of them.
+                await link.publish(farewell._replace(qos=0))
 
     async def _work(self, link: Link) -> None:
         await self._subscribe(link)
         await self._introduce(link)
         self._error = None
+        self._versions.stands()
         self._yielding = False
         log.info("mqtt_connected", broker=self._broker, protocol=link.protocol, times=self._connections)
         await _first_of(
@@ -327,8 +337,9 @@ class Publisher:
         have published any, it is that of our last run.
         """
         self._owner_seen.clear()
-        self._returning = self._own is not None
-        refused = await link.subscribe({self._info_topic: 0, **self._requests})
+        # After we have yielded, the place was found free: the `info` there is of the one who has left.
+        self._returning = self._own is not None and not self._yielding
+        refused = await link.subscribe({self._info_topic: 0, **self._requests}, as_published=self._requests)
         for name, reason in refused.items():
             self._note_denied(name, f"{name}: the broker refused the subscription: {reason}")
         if self._returning and self._info_topic not in refused:
@@ -353,10 +364,8 @@ class Publisher:
             if await self._send(link, outgoing) and outgoing in extras:
                 self._extra_sent(outgoing)
         if self._last is not None and self._cadences.fault:
-            event = fault_event(self._node, self._last.fault)
-            # Not at once: it must not overtake an earlier change that waits. Nor twice, if it waits itself.
-            if event.id != self._fault_waiting:
-                self.courier.offer([event])
+            # Not at once: it must not overtake an earlier change that waits. By its id it may be a repeat.
+            self.courier.offer([fault_event(self._node, self._last.fault)])
 
     async def _receive(self, link: Link) -> None:
         async for message in link.incoming():
@@ -364,17 +373,23 @@ class Publisher:
                 link.acknowledge(message)
                 self._look_at_owner(message)
                 continue
-            if self._hear is not None:
-                try:
-                    answer = await self._hear(message)
-                except Exception:
-                    # Once is enough: it would come again with every connection.
-                    link.acknowledge(message)
-                    raise
-                if answer is not None:
-                    # Who asks chooses the topic: one entry for all that may not be answered.
-                    await self._send(link, answer, denied_as=f"{self._prefix}/{self._node}/response")
+            # A session that the broker kept may hold subscriptions that are not ours any more.
+            if self._hear is None or message.topic not in self._requests:
+                link.acknowledge(message)
+                continue
+            try:
+                answer = await self._hear(message)
+            except Exception:
+                # Once is enough: it would come again with every connection.
+                link.acknowledge(message)
+                raise
+            # Before the answer: a broker that hangs up on that would send the request again for ever.
             link.acknowledge(message)
+            if answer is not None:
+                # Who asks chooses the topic: one entry for all that may not be answered.
+                await self._send(link, answer, denied_as=f"{self._prefix}/{self._node}/response")
+            # Of many that wait none makes us wait: a tick that is due meanwhile comes first.
+            await asyncio.sleep(0)
 
     def _look_at_owner(self, message: Incoming) -> None:
         """Leave if this `info` is not ours.
@@ -382,10 +397,10 @@ class Publisher:
         Raises:
             MqttLinkError: another daemon publishes as our node.
         """
-        self._owner_seen.set()
         judged = self._returning if message.retained else self._own is not None
         if judged and self._is_foreign(message.payload):
             raise MqttLinkError(f"another daemon publishes as node {self._node}", taken_over=True)
+        self._owner_seen.set()
 
     def _is_foreign(self, payload: bytes | None) -> bool:
         try:
@@ -427,8 +442,6 @@ class Publisher:
             await link.publish(self._outgoing(event.name, event.encoded(replayed=replayed), waits=True))
             self._published += 1
             self._permitted(topic(self._prefix, self._node, event.name))
-            if event.id == self._fault_waiting:
-                self._fault_waiting = None
 
         await self.courier.deliver(publish, self._note_denied)
 
@@ -520,6 +533,11 @@ class _Versions:
     def __init__(self, setting: Literal["auto", "5", "3.1.1"]) -> None:
         self._choose = setting == "auto"
         self.current: Protocol = "3.1.1" if setting == "3.1.1" else "5"
+        self._proven = False
+
+    def stands(self) -> None:
+        """A connection was made: if of MQTT 5, a later silence says nothing about the version."""
+        self._proven = self._proven or self.current == "5"
 
     def give_way(self, error: MqttLinkError) -> bool:
         """Whether to try at once with another version after `error`.
@@ -532,7 +550,7 @@ class _Versions:
         if error.unsupported and self.current == "5":
             self.current = "3.1.1"
             return True
-        if error.unanswered:
+        if error.unanswered and not self._proven:
             self.current = "3.1.1" if self.current == "5" else "5"
             return self.current == "3.1.1"
         return False

@@ -89,9 +89,8 @@ def test_a_command_does_not_wait_for_the_daemon(scene: Scene) -> None:
 
 
 def test_a_retained_command_is_ignored(scene: Scene) -> None:
-    scene.listener.ask("neuromodd/lab/in/command", b'{"command": "identify"}', retain=True)
-    scene.listener.wait("health", lambda heard: heard.json["mqtt"]["inbound"]["taken"] == 1)
     assert scene.daemon.end() == 0
+    scene.listener.ask("neuromodd/lab/in/command", b'{"command": "identify"}', retain=True)
     daemon = scene.start()
     scene.listener.wait(
         "health", lambda heard: heard.json["mqtt"]["inbound"] == {"taken": 0, "refused": {"retained": 1}}
@@ -132,6 +131,21 @@ def test_another_interval_is_kept_and_told(scene: Scene) -> None:
     seen = len(scene.listener.named("telemetry"))
     frame = scene.listener.wait("telemetry", count=seen + 3).json
     assert frame["interval_s"] == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_shorter_interval_is_no_gap(scene: Scene) -> None:
+    scene.ask("in/command", command="set-interval", interval_s=1.0)
+    seen = len(scene.listener.named("telemetry"))
+    scene.listener.wait("telemetry", count=seen + 1)
+    scene.ask("in/command", command="set-interval", interval_s=0.05)
+    scene.listener.wait("telemetry", count=seen + 4)
+    assert [heard.json["gap"] for heard in scene.listener.named("telemetry")[seen:]].count(True) == 0
+
+
+def test_a_live_command_that_the_broker_is_to_keep_is_ignored_too(scene: Scene) -> None:
+    scene.listener.ask("neuromodd/lab/in/command", b'{"command": "reset"}', retain=True)
+    scene.listener.wait("health", lambda heard: heard.json["mqtt"]["inbound"]["refused"].get("retained") == 1)
+    assert scene.daemon.logged("command") == []
 
 
 def test_a_reset_begins_anew_and_keeps_the_old_checkpoints_aside(scene: Scene, tmp_path: Path) -> None:

@@ -388,6 +388,34 @@ async def test_a_checkpoint_is_due_after_the_interval(
     assert bool(snapshots) is due
 
 
+async def test_what_is_due_when_the_brain_forgets_is_not_written_any_more(
+    sink: CheckpointSink, store: CheckpointStore, clock: Clock, make_tick: Callable[..., Tick]
+) -> None:
+    clock.now_s += 60.0
+    sink.offer(make_tick())
+    async with sink._writing:
+        # The sink has the old state in its hands and waits for its turn, behind the command.
+        beginning = asyncio.create_task(sink.begin_anew(lambda: None))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await beginning
+    await sink.stop()
+    assert store.newest(DIMENSIONS) is None
+
+
+async def test_forgetting_goes_on_if_whoever_asked_is_cancelled(
+    sink: CheckpointSink, store: CheckpointStore
+) -> None:
+    write(store, 500)
+    forgotten = asyncio.Event()
+    asking = asyncio.create_task(sink.begin_anew(forgotten.set))
+    await asyncio.sleep(0)
+    asking.cancel()
+    async with asyncio.timeout(10.0):
+        await forgotten.wait()
+    assert store.newest(DIMENSIONS) is None
+
+
 async def test_a_checkpoint_has_the_state_of_its_tick(
     sink: CheckpointSink, store: CheckpointStore, brain: Brain, clock: Clock, make_tick: Callable[..., Tick]
 ) -> None:

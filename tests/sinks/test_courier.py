@@ -535,7 +535,7 @@ async def test_that_a_request_was_lived_through_never_gives_way(
     outbox = make_outbox(max_events=3)
     run = start(over=outbox)
     for identity in ("a", "b"):
-        assert await run.courier.take_in(identity, "{}")
+        assert await run.courier.take_in(identity, "{}", lambda: None)
     hung = Hang(outbox, "add", monkeypatch)
     try:
         run.courier.offer([reward(0)])
@@ -647,12 +647,24 @@ async def test_after_a_failure_the_disk_is_tried_again_by_itself(
 
 
 async def test_a_request_is_taken_in_once(run: Run) -> None:
-    assert [await run.courier.take_in("a", "{}") for _ in range(2)] == [True, False]
+    assert [await run.courier.take_in("a", "{}", lambda: None) for _ in range(2)] == [True, False]
+
+
+async def test_a_request_is_told_to_be_new_also_if_whoever_asks_is_cancelled(run: Run) -> None:
+    # A repeat would not be taken: the connection falls, and the broker sends it again.
+    told: list[str] = []
+    asking = asyncio.create_task(run.courier.take_in("a", "{}", lambda: told.append("a")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait((asking,))
+    await until(lambda: told == ["a"])
+    assert not await run.courier.take_in("a", "{}", lambda: told.append("again"))
+    assert told == ["a"]
 
 
 async def test_a_request_that_was_settled_is_not_left_over(run: Run) -> None:
-    await run.courier.take_in("a", '"a"')
-    await run.courier.take_in("b", '"b"')
+    await run.courier.take_in("a", '"a"', lambda: None)
+    await run.courier.take_in("b", '"b"', lambda: None)
     run.courier.offer([reward(0)])
     run.courier.settle(["a"])
     await run.stored()
