@@ -32,6 +32,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from resources import Usage, cpu_model, free_port, quantile, start_broker, usage
 
+from neuromodd import logs
 from neuromodd.config import Settings
 from neuromodd.core.brain import Brain
 from neuromodd.core.messages import TOPICS, state_message, telemetry_event, topic
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="how long to measure each of the rest (60)")
     parser.add_argument("--nodes", type=int, default=200, help="daemons in the fleet (200)")
     arguments = parser.parse_args()
+    logs.configure(level="error", form="console")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         back_s = outages(arguments.outages, directory)
