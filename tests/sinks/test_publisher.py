@@ -958,10 +958,11 @@ async def test_a_topic_that_is_refused_does_not_hold_up_the_others(
     broker = start_locked("reward")
     listener = await heard_by(listen(broker.port))
     publisher = make_run(broker.port).start()
-    await until(lambda: publisher.health.connected)
+    await until(lambda: publisher.health.published == 3)
     publisher.offer(make_tick(["job"]))
     await until(lambda: listener.named("fault"))
-    assert publisher.health.waiting_events == 1
+    await until(lambda: publisher.health.waiting_events == 1)
+    assert rewards(listener) == []
 
 
 async def test_a_refusal_is_logged_once(
