@@ -406,6 +406,8 @@ async def _open(client: aiomqtt.Client, complaints: Complaints) -> None:
     paho.on_socket_close = closed
     paho.on_socket_register_write = wants_to_write
     broken = client._disconnected  # noqa: SLF001 - a broker's alert ends up there, and nowhere else
+    # aiomqtt may put another in its place; what nobody asks for, the loop would complain of.
+    broken.add_done_callback(_hear_out)
     opening = asyncio.create_task(client.__aenter__(), name="mqtt-open")
     watching = asyncio.create_task(hung_up.wait(), name="mqtt-hung-up")
     try:
@@ -424,6 +426,11 @@ async def _open(client: aiomqtt.Client, complaints: Complaints) -> None:
         raise
     finally:
         watching.cancel()
+
+
+def _hear_out(broken: asyncio.Future[None]) -> None:
+    if not broken.cancelled():
+        broken.exception()
 
 
 def _no_opening(broken: asyncio.Future[None], complaints: Complaints) -> MqttLinkError:
