@@ -149,7 +149,9 @@ class Ear:
                         name, message, answerable=answered or message.response_topic is None
                     )
             except TimeoutError:
-                raise RequestRefusedError("failed", f"it took more than {REQUEST_S:g} s") from None
+                raise RequestRefusedError(
+                    "failed", f"it took more than {REQUEST_S:g} s, and may still be done"
+                ) from None
         except RequestRefusedError as error:
             self._refuse(name, error)
             reply = Reply(node=self._node, request=name, ok=False, refusal=error.kind, error=error.reason)

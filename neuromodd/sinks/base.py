@@ -1,9 +1,8 @@
-"""The Sink protocol, and the two bounded ways to wait: the newest of each kind, or all in order."""
+"""The Sink protocol, and the bounded way to wait for what may give way: the newest of each kind."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from neuromodd.core.brain import Tick
@@ -55,33 +54,3 @@ class Newest(Generic[T]):
         if not self._items:
             self._present.clear()
         return item
-
-
-class Queue(Generic[T]):
-    """A first-in first-out queue of at most `limit` items; the oldest gives way and is counted."""
-
-    def __init__(self, limit: int) -> None:
-        self._items: deque[T] = deque(maxlen=limit)
-        self._present = asyncio.Event()
-        self.dropped = 0
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put(self, item: T) -> None:
-        """Add an item at the end."""
-        self.dropped += len(self._items) == self._items.maxlen
-        self._items.append(item)
-        self._present.set()
-
-    async def first(self) -> T:
-        """The oldest item; it stays until it is removed."""
-        await self._present.wait()
-        return self._items[0]
-
-    def remove(self, item: T) -> None:
-        """Remove the oldest item, if it is still `item` and did not give way meanwhile."""
-        if self._items and self._items[0] is item:
-            self._items.popleft()
-        if not self._items:
-            self._present.clear()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from neuromodd.sinks.base import Newest, Queue
+from neuromodd.sinks.base import Newest
 
 
 async def taken(newest: Newest[int], count: int) -> list[int]:
@@ -73,85 +73,16 @@ async def test_a_taker_that_gives_up_takes_nothing() -> None:
     assert await taken(newest, 1) == [1]
 
 
-# Queue
+async def test_what_was_said_in_another_way_is_not_taken() -> None:
+    newest: Newest[int] = Newest()
+    newest.put("a", 1)
+    newest.put("b", 2)
+    newest.discard("a")
+    assert (await taken(newest, 1), newest.dropped) == ([2], 0)
 
 
-def test_a_queue_holds_as_many_as_its_limit() -> None:
-    queue: Queue[int] = Queue(3)
-    for item in range(10):
-        queue.put(item)
-    assert len(queue) == 3
-
-
-async def test_beyond_its_limit_the_oldest_gives_way() -> None:
-    queue: Queue[int] = Queue(3)
-    for item in range(5):
-        queue.put(item)
-    assert await queue.first() == 2
-
-
-def test_what_gave_way_is_counted() -> None:
-    queue: Queue[int] = Queue(3)
-    for item in range(5):
-        queue.put(item)
-    assert queue.dropped == 2
-
-
-def test_up_to_its_limit_nothing_gives_way() -> None:
-    queue: Queue[int] = Queue(3)
-    for item in range(3):
-        queue.put(item)
-    assert queue.dropped == 0
-
-
-async def test_items_leave_in_the_order_in_which_they_came() -> None:
-    queue: Queue[object] = Queue(3)
-    items = [object(), object(), object()]
-    for item in items:
-        queue.put(item)
-    left = []
-    while len(queue):
-        left.append(await queue.first())
-        queue.remove(left[-1])
-    assert left == items
-
-
-async def test_the_first_item_stays_until_it_is_removed() -> None:
-    queue: Queue[str] = Queue(3)
-    queue.put("a")
-    assert [await queue.first(), await queue.first()] == ["a", "a"]
-
-
-async def test_an_item_that_gave_way_meanwhile_does_not_take_another_with_it() -> None:
-    queue: Queue[list[int]] = Queue(1)
-    # Equal, and yet another one.
-    sent, newer = [1], [1]
-    queue.put(sent)
-    queue.put(newer)
-    queue.remove(sent)
-    assert await queue.first() is newer
-
-
-def test_removing_from_an_empty_queue_changes_nothing() -> None:
-    queue: Queue[str] = Queue(1)
-    queue.remove("a")
-    assert len(queue) == 0
-
-
-async def test_waiting_for_the_first_item_ends_when_it_comes() -> None:
-    queue: Queue[int] = Queue(3)
-    waiting = asyncio.create_task(queue.first())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    queue.put(1)
-    async with asyncio.timeout(10.0):
-        assert await waiting == 1
-
-
-async def test_an_emptied_queue_is_waited_for_again() -> None:
-    queue: Queue[str] = Queue(3)
-    queue.put("a")
-    queue.remove(await queue.first())
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.0):
-            await queue.first()
+async def test_discarding_what_is_not_there_changes_nothing() -> None:
+    newest: Newest[int] = Newest()
+    newest.discard("a")
+    newest.put("a", 1)
+    assert await taken(newest, 1) == [1]
