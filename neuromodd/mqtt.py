@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import aiomqtt
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, error_string
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTTMessageInfo, error_string
+from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -164,10 +165,11 @@ class Link:
         # What the broker answers to a message, and acknowledging only what was dealt with, aiomqtt does not
         # offer; its paho client does.
         self._paho = client._client  # noqa: SLF001
+        self._loop = asyncio.get_running_loop()
+        self._publishing = False
         self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
         self._incoming: asyncio.Queue[Incoming] = asyncio.Queue()
-        self._ended: asyncio.Future[BaseException | ReasonCode] = asyncio.get_running_loop().create_future()
-        self._paho.on_publish = self._answered
+        self._ended: asyncio.Future[BaseException | ReasonCode] = self._loop.create_future()
         self._paho.on_message = self._came_in
         self._on_disconnect: Callable[..., None] = client._on_disconnect  # noqa: SLF001 - as above
         self._paho.on_disconnect = self._disconnected
@@ -183,6 +185,39 @@ class Link:
             MqttLinkError: the connection is lost, or the broker took too long.
             MqttDeniedError: the broker refused the message.
         """
+        info = self._begin(message)
+        if message.qos == 0 and info.is_published():
+            return True
+        answer = self._answers[info.mid] = self._loop.create_future()
+        # Only while somebody waits: paho makes two objects for each call, also of QoS 0.
+        self._paho.on_publish = self._answered
+        try:
+            await asyncio.wait(
+                (answer, self._ended),
+                timeout=TIMEOUT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            self._answers.pop(info.mid, None)
+            if not self._answers:
+                self._paho.on_publish = None
+        if not answer.done():
+            if self._ended.done():
+                raise self._loss()
+            raise MqttLinkError("the broker did not answer in time")
+        if answer.result().is_failure:
+            raise MqttDeniedError(message.topic, str(answer.result()).lower())
+        return bool(answer.result().value != _NOBODY_LISTENS)
+
+    def _begin(self, message: Outgoing) -> MQTTMessageInfo:
+        """Give a message to paho, and have it written at once if the socket takes it.
+
+        Left to the loop, each message would cost it some five turns.
+
+        Raises:
+            MqttLinkError: the connection is lost.
+        """
+        self._publishing = True
         try:
             info = self._paho.publish(
                 message.topic,
@@ -193,26 +228,23 @@ class Link:
             )
         except ValueError as error:
             raise MqttLinkError(str(error)) from None
+        finally:
+            self._publishing = False
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise self._loss() if self._ended.done() else MqttLinkError(error_string(info.rc))
-        if message.qos == 0 and info.is_published():
-            return True
-        answer = self._answers[info.mid] = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait(
-                (answer, self._ended),
-                timeout=TIMEOUT_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            self._answers.pop(info.mid, None)
-        if not answer.done():
-            if self._ended.done():
-                raise self._loss()
-            raise MqttLinkError("the broker did not answer in time")
-        if answer.result().is_failure:
-            raise MqttDeniedError(message.topic, str(answer.result()).lower())
-        return bool(answer.result().value != _NOBODY_LISTENS)
+        self._write()
+        return info
+
+    def _write(self) -> None:
+        """Write what waits; what the socket does not take is written when it does."""
+        _write_out(self._paho, self._client._disconnected)  # noqa: SLF001 - as above
+        watched = self._paho.socket()
+        if self._paho.want_write() and watched is not None and watched.fileno() >= 0:
+            self._loop.add_writer(watched.fileno(), self._write)
+
+    def _wants_to_write(self, *_: Any) -> None:  # noqa: ANN401 - paho's
+        if not self._publishing:
+            self._loop.call_soon(self._write)
 
     async def subscribe(
         self, topics: Mapping[str, int], *, as_published: Container[str] = ()
@@ -264,6 +296,8 @@ class Link:
     def watch(self) -> None:
         """From now on the connection stands; aiomqtt keeps failures of the socket to itself."""
         self._client._disconnected.add_done_callback(self._broke)  # noqa: SLF001 - as above
+        # From here on only the loop's own thread writes.
+        self._paho.on_socket_register_write = self._wants_to_write
 
     def _loss(self) -> MqttLinkError:
         """Why the connection was lost."""
@@ -389,11 +423,7 @@ async def _open(client: aiomqtt.Client, complaints: Complaints) -> None:
         loop.call_soon_threadsafe(hung_up.set)
 
     def write() -> None:
-        try:
-            paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt does
-            if not broken.done():
-                broken.set_exception(error)
+        _write_out(paho, broken)
 
     def watch(watched: socket.socket) -> None:
         # Closed meanwhile, its number may be another file's.
@@ -426,6 +456,14 @@ async def _open(client: aiomqtt.Client, complaints: Complaints) -> None:
         raise
     finally:
         watching.cancel()
+
+
+def _write_out(paho: PahoClient, broken: asyncio.Future[None]) -> None:
+    try:
+        paho.loop_write()
+    except Exception as error:  # noqa: BLE001 - as aiomqtt does
+        if not broken.done():
+            broken.set_exception(error)
 
 
 def _hear_out(broken: asyncio.Future[None]) -> None:
@@ -493,12 +531,10 @@ def _will_properties(will: Outgoing) -> Properties:
     return properties
 
 
-def _properties(message: Outgoing) -> Properties:
+def _properties(message: Outgoing) -> _Properties:
     if message.correlation is None and message.response_topic is None:
         return _common_properties(message.content_type, message.expiry_s, message.properties)
-    properties: Properties = _common_properties.__wrapped__(
-        message.content_type, message.expiry_s, message.properties
-    )
+    properties = _common_properties.__wrapped__(message.content_type, message.expiry_s, message.properties)
     if message.correlation is not None:
         properties.CorrelationData = message.correlation
     if message.response_topic is not None:
@@ -506,11 +542,26 @@ def _properties(message: Outgoing) -> Properties:
     return properties
 
 
+class _Properties(Properties):
+    """Those of a message; they do not change once they have been sent, and are packed once."""
+
+    _packed: bytes | None = None
+
+    def __init__(self) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+
+    def pack(self) -> bytes:
+        if self._packed is None:
+            # Its own way to set an attribute knows those of MQTT alone.
+            object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]
+        return self._packed or b""
+
+
 @functools.lru_cache(maxsize=64)
 def _common_properties(
     content_type: str | None, expiry_s: int | None, named: tuple[tuple[str, str], ...]
-) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+) -> _Properties:
+    properties = _Properties()
     if content_type is not None:
         properties.ContentType = content_type
         properties.PayloadFormatIndicator = 1

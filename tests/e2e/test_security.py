@@ -871,7 +871,7 @@ NOTHING = "user nobody\ntopic read nothing\n"
 NO_REWARD = "topic readwrite #\ntopic deny neuromodd/lab/reward\n"
 
 
-def test_an_acl_that_denies_all_but_health_is_one_warning_over_many_connections(
+def test_what_an_acl_denies_is_warned_of_once_over_many_connections(
     tmp_path: Path, start_mosquitto: StartBroker, start_daemon: StartDaemon, listen: Listen
 ) -> None:
     denied = Denied(tmp_path, start_mosquitto, "topic readwrite neuromodd/lab/health\n")
@@ -889,7 +889,11 @@ def test_an_acl_that_denies_all_but_health_is_one_warning_over_many_connections(
         listener.wait("health", settled(times))
         denied.broker.stop()
         denied.broker.start()
-    assert [entry["event"] for entry in warnings(daemon)].count("mqtt_denied") == 1
+    # A topic that is published later than the rest (the fault goes by way of the disk) may have its own line.
+    told = "; ".join(entry["error"] for entry in warnings(daemon) if entry["event"] == "mqtt_denied")
+    topics = re.findall(r"neuromodd/lab/(\S+): the broker refused", told)
+    assert {"status", "info", "fault"} <= set(topics)
+    assert len(topics) == len(set(topics))
 
 
 def test_the_warning_about_a_denial_names_broker_and_topics(
