@@ -17,10 +17,9 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
-import numpy as np
-
 from neuromodd.core import dynamics, parameter_file
 from neuromodd.core.engine_state import checked
+from neuromodd.core.generator import Pcg64
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.neurons import IzhikevichNeuron, LifNeuron
 from neuromodd.core.parameters import EngineConfig
@@ -34,6 +33,7 @@ from neuromodd.errors import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from neuromodd.core.stimuli import Levels
@@ -78,14 +78,15 @@ class SpikingInferenceEngine:
                 remedy = "pip install 'neuromodd[fast]'"
                 text = f"a large network without numba runs slower: {remedy}"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
-        self._run, self._compiled = _dynamics(compiled=compiled), compiled
+        self._machine = _machine_code() if compiled else None
+        self._run: Callable[..., None] = dynamics.run if self._machine is None else self._machine.run
         self._p = _parameters(self.config)
         self.reset()
 
     @property
     def compiled(self) -> bool:
         """Whether the steps run as machine code."""
-        return self._compiled
+        return self._machine is not None
 
     @property
     def large(self) -> bool:
@@ -95,20 +96,14 @@ class SpikingInferenceEngine:
     def reset(self) -> None:
         """Start afresh, as if just built with the same config and seed."""
         c = self.config
-        self._rng = np.random.Generator(np.random.PCG64(self.seed))
-        draws = self._rng.random((c.lif_neurons, c.channels))
-        low = np.full_like(draws, c.other_weight_min)
-        high = np.full_like(draws, c.other_weight_max)
-        rows = np.arange(c.lif_neurons)
-        low[rows, rows % c.channels] = c.primary_weight_min
-        high[rows, rows % c.channels] = c.primary_weight_max
+        self._rng = Pcg64(self.seed)
         self._step = 0
         self._bank_kind = IzhikevichNeuron.regular_spiking()
         bank = c.izhikevich_neurons
         self._s = dynamics.State(
             v=self._floats([0.0] * c.lif_neurons),
             theta=self._floats([c.theta_start] * c.lif_neurons),
-            weights=self._floats((low + (high - low) * draws).T.ravel().tolist()),
+            weights=self._floats(self._fresh_weights()),
             scale=self._floats([1.0] * c.lif_neurons),
             settled=self._floats([0.0] * c.lif_neurons),
             eligibility=self._floats([0.0] * self._traces),
@@ -128,6 +123,19 @@ class SpikingInferenceEngine:
             active=self._ints([0] * c.channels),
             fired=self._ints([0] * c.lif_neurons),
         )
+
+    def _fresh_weights(self) -> list[float]:
+        """Uniform draws: between other bounds where the channel is the neuron's primary one."""
+        c = self.config
+        draws = self._rng.random(c.lif_neurons * c.channels)
+        other, other_span = c.other_weight_min, c.other_weight_max - c.other_weight_min
+        weights = [other + other_span * draw for draw in draws]
+        primary, primary_span = c.primary_weight_min, c.primary_weight_max - c.primary_weight_min
+        for neuron in range(c.lif_neurons):
+            place = neuron * c.channels + neuron % c.channels
+            weights[place] = primary + primary_span * draws[place]
+        # Drawn row by row, held channel by channel.
+        return [weight for channel in range(c.channels) for weight in weights[channel :: c.channels]]
 
     @property
     def step_count(self) -> int:
@@ -166,10 +174,13 @@ class SpikingInferenceEngine:
     @property
     def weights(self) -> tuple[tuple[float, ...], ...]:
         """W, a row for each LIF neuron."""
-        shares = np.array(self._s.weights).reshape(self.config.channels, self.config.lif_neurons)
+        shares, scale = _plain(self._s.weights), _plain(self._s.scale)
+        neurons = len(scale)
         # The product of share and factor may come out a bit above 2.
-        rows = np.minimum(shares * np.array(self._s.scale), WEIGHT_MAX).T
-        return tuple(map(tuple, rows.tolist()))
+        return tuple(
+            tuple(min(share * factor, WEIGHT_MAX) for share in shares[neuron::neurons])
+            for neuron, factor in enumerate(scale)
+        )
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -241,6 +252,8 @@ class SpikingInferenceEngine:
             InvalidValueError: a wrong shape, infinity, or NaN among the phasic dopamine; the engine has
                 not moved.
         """
+        import numpy as np  # noqa: PLC0415 - the daemon never calls this, and does without numpy
+
         c = self.config
         x = table("stimuli", stimuli, c.channels)
         ticks = len(x)
@@ -327,13 +340,13 @@ class SpikingInferenceEngine:
         predict: bool,
     ) -> dynamics.Counts:
         ticks = len(levels) // dynamics.LEVELS
-        draws = self._rng.random(ticks * steps * self.config.channels)
+        count = ticks * steps * self.config.channels
         counts = self._counts(ticks)
         self._run(
             self._step,
             steps,
             predict,
-            draws if self._compiled else draws.tolist(),
+            self._rng.random(count) if self._machine is None else self._rng.random_array(count),
             self._as_array(stimuli),
             self._as_array(drives),
             self._as_array(levels),
@@ -355,19 +368,18 @@ class SpikingInferenceEngine:
         )
 
     def _zeros(self, count: int, kind: type[T]) -> list[T]:
-        # An array, for machine code; to the type checker a list too.
-        return np.zeros(count, dtype=kind) if self._compiled else [kind(0)] * count  # type: ignore[return-value]
+        return [kind(0)] * count if self._machine is None else self._machine.zeros(count, kind)
 
     def _floats(self, values: Sequence[float]) -> list[float]:
         """As the dynamics take them: an array for machine code, which to the type checker is a list too."""
-        return np.array(values, dtype=np.float64) if self._compiled else list(values)  # type: ignore[return-value]
+        return list(values) if self._machine is None else self._machine.floats(values)
 
     def _as_array(self, values: Sequence[float]) -> Sequence[float]:
         """What is only read, without a copy where none is needed."""
-        return self._floats(values) if self._compiled else values
+        return values if self._machine is None else self._floats(values)
 
     def _ints(self, values: Sequence[int]) -> list[int]:
-        return np.array(values, dtype=np.int64) if self._compiled else list(values)  # type: ignore[return-value]
+        return list(values) if self._machine is None else self._machine.ints(values)
 
     @property
     def _traces(self) -> int:
@@ -383,7 +395,7 @@ class SpikingInferenceEngine:
             "step": self._step,
             **moving,
             "error": _or_none(moving["error"]),
-            "generator": self._rng.bit_generator.state,
+            "generator": self._rng.state,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -401,7 +413,7 @@ class SpikingInferenceEngine:
         last_post = self._ints([int(step) for step in saved.moving.pop("last_post")])
         floats = {name: self._floats(values) for name, values in saved.moving.items()}
         self.seed, self._step = saved.seed, saved.step
-        self._rng = np.random.Generator(saved.generator)
+        self._rng = saved.generator
         self._s = dynamics.State(last_post=last_post, **floats)
 
     def to_json(self) -> str:
@@ -473,14 +485,12 @@ def numba_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _dynamics(*, compiled: bool) -> Callable[..., None]:
-    if not compiled:
-        return dynamics.run
+def _machine_code() -> Any:  # noqa: ANN401 - a module
     if not numba_installed():
         raise MissingExtraError("a compiled engine", "fast")
-    from neuromodd.core.compiled import run  # noqa: PLC0415 - numba is large, and an extra
+    from neuromodd.core import compiled  # noqa: PLC0415 - numba is large, and an extra
 
-    return run
+    return compiled
 
 
 def _parameters(c: EngineConfig) -> dynamics.Parameters:
@@ -501,4 +511,4 @@ def _or_none(values: Iterable[float]) -> list[float | None]:
 
 
 def _plain(values: Any) -> list[Any]:  # noqa: ANN401 - a list or an array of numbers
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return list(values) if isinstance(values, list) else values.tolist()

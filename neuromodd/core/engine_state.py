@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import cycle
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from neuromodd.core.generator import Pcg64
 from neuromodd.core.parameter_file import spelt
 from neuromodd.core.stdp import WEIGHT_MAX
-from neuromodd.core.stimuli import numbers
 from neuromodd.errors import CheckpointMismatchError, InvalidValueError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PLACE = "SpikingInferenceEngine.restore"
 
-Rule = tuple[Callable[["NDArray[np.float64]"], Any], str]
+Rule = tuple[Callable[[float], bool], str]
 
-_FINITE: Rule = (np.isfinite, "finite numbers")
-_ABOVE_0: Rule = (lambda x: np.isfinite(x) & (x > 0.0), "finite numbers above 0")
-_FROM_0: Rule = (lambda x: np.isfinite(x) & (x >= 0.0), "finite numbers from 0 on")
-_UNIT: Rule = (lambda x: (x >= 0.0) & (x <= 1.0), "numbers in [0, 1]")
+_FINITE: Rule = (math.isfinite, "finite numbers")
+_ABOVE_0: Rule = (lambda x: 0.0 < x < math.inf, "finite numbers above 0")
+_FROM_0: Rule = (lambda x: 0.0 <= x < math.inf, "finite numbers from 0 on")
+_UNIT: Rule = (lambda x: 0.0 <= x <= 1.0, "numbers in [0, 1]")
 
 _RULES: dict[str, Rule] = {
     "theta": _ABOVE_0,
@@ -32,8 +29,8 @@ _RULES: dict[str, Rule] = {
     "settled": _UNIT,
     "pre": _UNIT,
     "post": _UNIT,
-    "last_post": (lambda x: np.isfinite(x) & (x >= -1.0) & (x == np.floor(x)), "whole numbers from -1 on"),
-    "error": (lambda x: ~np.isinf(x), "finite numbers or null"),
+    "last_post": (lambda x: -1.0 <= x < math.inf and x == math.floor(x), "whole numbers from -1 on"),
+    "error": (lambda x: not math.isinf(x), "finite numbers or null"),
 }
 
 _ROUNDING = 1e-9
@@ -53,7 +50,7 @@ class SavedState(NamedTuple):
     seed: int
     step: int
     moving: dict[str, list[float]]
-    generator: np.random.PCG64
+    generator: Pcg64
 
 
 def checked(
@@ -81,15 +78,12 @@ def checked(
         if name == "eligibility" and length and not values:
             values = [0.0] * length
         moving[name] = _sequence(name, values, length)
-    heaviest = np.array(moving["weights"]).reshape(-1, max(lengths["scale"], 1)) * np.array(moving["scale"])
-    if (heaviest > WEIGHT_MAX * (1.0 + _ROUNDING)).any():
-        raise InvalidValueError(
-            f"{PLACE}.weights", float(heaviest.max()), f"{WEIGHT_MAX} at most, with its factor"
-        )
-    generator = np.random.PCG64()
+    heaviest = max(map(operator.mul, moving["weights"], cycle(moving["scale"])), default=0.0)
+    if heaviest > WEIGHT_MAX * (1.0 + _ROUNDING):
+        raise InvalidValueError(f"{PLACE}.weights", heaviest, f"{WEIGHT_MAX} at most, with its factor")
     try:
-        generator.state = _part(state, "generator")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        generator = Pcg64.restored(_part(state, "generator"))
+    except ValueError as error:
         raise InvalidValueError(f"{PLACE}.generator", str(error), "the state of a PCG64") from None
     return SavedState(_whole(state, "seed"), _whole(state, "step"), moving, generator)
 
@@ -113,8 +107,6 @@ def _sequence(name: str, values: Any, length: int) -> list[float]:  # noqa: ANN4
         raise InvalidValueError(f"{PLACE}.{name}", values, f"a list of {length} {expected}")
     if len(values) != length:
         raise InvalidValueError(f"{PLACE}.{name}", len(values), f"{length} values")
-    found = numbers(f"{PLACE}.{name}", values, expected)
-    if found.ndim != 1 or not holds(found).all():
+    if not all(isinstance(value, (int, float)) and holds(value) for value in values):
         raise InvalidValueError(f"{PLACE}.{name}", values, expected)
-    plain: list[float] = found.tolist()
-    return plain
+    return [float(value) for value in values]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from neuromodd.core.record import MutableState, Record
 from neuromodd.errors import InvalidValueError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 PEAK_MV = 30.0
@@ -184,4 +184,4 @@ class PoissonEncoder(Record):
         """
         if not math.isfinite(intensity):
             raise InvalidValueError("PoissonEncoder.encode.intensity", intensity, "a finite number")
-        return (rng.random(self.num_steps) < intensity).astype(np.uint8)
+        return (rng.random(self.num_steps) < intensity).astype("uint8")

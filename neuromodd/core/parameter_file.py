@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from neuromodd.core.stdp import WEIGHT_MAX
 from neuromodd.core.stimuli import numbers
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError, shortened
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 FORMAT = "neuromodd-parameters"
@@ -81,7 +81,7 @@ def read(path: Path, dimensions: Mapping[str, int]) -> tuple[NDArray[np.float64]
         raise CheckpointDamagedError(path, "the arrays do not have the dimensions that the file names")
     if not ((weights >= 0.0) & (weights <= WEIGHT_MAX)).all():
         raise CheckpointDamagedError(path, f"a weight outside [0, {WEIGHT_MAX}]")
-    if not ((theta > 0.0) & np.isfinite(theta)).all():
+    if not ((theta > 0.0) & (theta < math.inf)).all():
         raise CheckpointDamagedError(path, "a threshold that is not above 0")
     return weights, theta
 

@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from neuromodd.errors import InvalidValueError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from neuromodd.core.neurons import LifNeuron
@@ -82,6 +81,8 @@ def synaptic_scaling(weights: ArrayLike, budget: float) -> NDArray[np.float64]:
     Raises:
         InvalidValueError: a weight or the budget is not finite, or the budget is negative.
     """
+    import numpy as np  # noqa: PLC0415 - the daemon never calls this, and does without numpy
+
     rows = np.array(weights, dtype=np.float64)
     if not np.isfinite(rows).all():
         raise InvalidValueError("synaptic_scaling.weights", "NaN or infinity", "finite numbers")

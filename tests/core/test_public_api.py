@@ -62,7 +62,18 @@ def test_importing_the_package_loads_neither_numpy_nor_pydantic() -> None:
 
 
 def test_using_a_name_loads_its_home() -> None:
-    assert loaded_by("from neuromodd import SpikingInferenceEngine") >= {"numpy", "pydantic"}
+    assert loaded_by("from neuromodd import SpikingInferenceEngine") >= {"json", "pydantic"}
+
+
+def test_a_small_network_ticks_without_numpy() -> None:
+    code = """
+from neuromodd import NeuroModulators, SpikingInferenceEngine
+engine = SpikingInferenceEngine(seed=1, compiled=False)
+engine.tick([0.5] * 8, NeuroModulators(dopamine=1.0))
+SpikingInferenceEngine(compiled=False).restore(engine.state())
+assert engine.weights and engine.neurons
+"""
+    assert "numpy" not in loaded_by(code)
 
 
 def test_the_core_loads_nothing_of_the_daemon() -> None:
