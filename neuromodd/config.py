@@ -16,15 +16,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
 )
 
 from neuromodd.core.brain import BrainParameters
@@ -68,6 +63,10 @@ def _split_commas(value: object) -> object:
     # As it stands in a file, `["nvml"]`, too.
     bare = value.strip().removeprefix("[").removesuffix("]")
     return [part.strip(" \"'") for part in bare.split(",") if part.strip()]
+
+
+COMMAS = BeforeValidator(_split_commas)
+"""Of an option that is a list in a file, and words with commas between them elsewhere."""
 
 
 def _node(value: str) -> str:
@@ -386,7 +385,7 @@ class SensorSettings(Record):
     deadline_s: float = Field(
         default=0.5, ge=0.01, le=60.0, description="a sensor that takes longer is left behind"
     )
-    disabled: Annotated[tuple[SensorName, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
+    disabled: Annotated[tuple[SensorName, ...], COMMAS] = Field(
         default=(), description='sensors to leave alone ("nvml", "hwmon")'
     )
     network: NetworkSensorSettings = Field(default_factory=NetworkSensorSettings)
@@ -425,17 +424,10 @@ class LogSettings(Record):
     )
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All options; each section is a record of its own."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        env_parse_none_str="null",
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     node: NodeName | None = Field(
         default=None, description="name of this host in topics; unset: its hostname"
@@ -452,18 +444,6 @@ class Settings(BaseSettings):
     faults: FaultParameters = Field(default_factory=FaultParameters)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     log: LogSettings = Field(default_factory=LogSettings)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` merged: it must know which layer each value came from."""
-        return (init_settings,)
 
     @property
     def brain(self) -> BrainParameters:

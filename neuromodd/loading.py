@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
-from pydantic_settings.exceptions import SettingsError
+from pydantic.fields import FieldInfo
 
-from neuromodd.config import PREFIX, Settings, options
+from neuromodd.config import COMMAS, PREFIX, Settings, options
 from neuromodd.core.record import describe_faults
 from neuromodd.errors import ConfigurationError, ConfigurationFault, shortened
 
@@ -139,19 +138,37 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
             )
         else:
             layer.warnings.append(f"the environment variable {name} is not an option{hint}")
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {
+    found = {
         name.lower(): (None if value == "null" else value)
         for name, value in environ.items()
         if name.upper() in known and value != ""
     }
+    if found:
+        _read_variables(layer, found)
+    return layer
+
+
+def _read_variables(layer: _Layer, variables: Mapping[str, str | None]) -> None:
+    # Where no variable is set, what reads them need not be in memory.
+    from pydantic_settings import EnvSettingsSource  # noqa: PLC0415
+    from pydantic_settings.exceptions import SettingsError  # noqa: PLC0415
+
+    class Source(EnvSettingsSource):
+        def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
+            # It comes as None too.
+            if COMMAS in getattr(field, "metadata", ()):
+                return value
+            return super().decode_complex_value(field_name, field, value)
+
+    # It is made for settings of the library's own kind, but asks for nothing that others lack.
+    source = Source(Settings, env_prefix=PREFIX, env_nested_delimiter="__")  # type: ignore[arg-type]
+    source.env_vars = variables
     try:
         layer.values = source()
     except SettingsError as error:
         layer.faults.append(
             ConfigurationFault(place="environment", got=str(error), expected="JSON for a whole section")
         )
-    return layer
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

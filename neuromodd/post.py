@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,7 +18,6 @@ from neuromodd.config import BrokerAddress, Settings
 from neuromodd.core.brain import Tick
 from neuromodd.core.cadence import Cadence
 from neuromodd.core.frame import WorkSample
-from neuromodd.core.homeassistant import Announcement, remembered_topics
 from neuromodd.core.messages import OFFLINE, REQUEST_TOPICS, TOPICS, Message, topic
 from neuromodd.core.payloads import InboundHealth
 from neuromodd.core.rewards import RewardEvent
@@ -30,6 +29,9 @@ from neuromodd.sinks.courier import Courier
 from neuromodd.sinks.outbox import FILE_NAME, Outbox
 from neuromodd.sinks.publisher import Cadences, Publisher
 from neuromodd.tls import Tls
+
+if TYPE_CHECKING:
+    from neuromodd.core.homeassistant import Announcement
 
 OPEN_S = 1.5
 """What a slow disk may take to tell what an earlier run left."""
@@ -97,12 +99,7 @@ class Post:
             clock=clock_s,
             now_utc=lambda: datetime.now(UTC),
         )
-        self._home = Announcement(
-            node=self._node,
-            base=self._root,
-            discovery_prefix=settings.homeassistant.prefix,
-            version=__version__,
-        )
+        self._home = self._announcement() if settings.homeassistant.enabled else None
         self._home_frames = 0
         self._note_read = False
         self._forgotten: set[str] = set()
@@ -137,22 +134,24 @@ class Post:
             log.warning("outbox_slow", waited_s=OPEN_S)
             return []
         if isinstance(note, dict):
-            if self._settings.homeassistant.enabled:
+            if self._home is not None:
                 self._home.restore(note)
                 self._home_frames = HOME_FRAMES
             else:
+                from neuromodd.core.homeassistant import remembered_topics  # noqa: PLC0415 - as below
+
                 self._forgotten = set(remembered_topics(note))
         self._note_read = True
         return [event for event in map(_event_of, left) if event is not None]
 
     def observe(self, tick: Tick) -> None:
         """Tell Home Assistant of what this tick is the first to show."""
-        if not self._settings.homeassistant.enabled:
+        if self._home is None:
             return
         changed = self._home.observe(tick.frame, tick.frame.monotonic_s)
         self._home_frames += 1
         if (changed and self._home_known) or self._home_frames == HOME_FRAMES:
-            self.publisher.send(self._document())
+            self.publisher.send(_document(self._home))
             self._take_note()
 
     @property
@@ -195,22 +194,21 @@ class Post:
 
     async def _hear(self, message: Incoming) -> Outgoing | None:
         if message.topic == self._birth_topic:
-            if message.payload == BIRTH and not message.retained and self._home_known:
-                self.publisher.send(self._document())
+            if message.payload == BIRTH and not message.retained and self._home and self._home_known:
+                self.publisher.send(_document(self._home))
             return None
         return await self._ear.hear(message)
 
     def _extras(self) -> list[Outgoing]:
         """What is published after each connect: a broker may have lost what it kept."""
-        enabled = self._settings.homeassistant.enabled
-        gone = self._home.withdrawals() if enabled else sorted(self._forgotten)
+        gone = sorted(self._forgotten) if self._home is None else self._home.withdrawals()
         messages = [Outgoing(told, b"", 1, retain=True) for told in gone]
-        return [*messages, self._document()] if enabled and self._home_known else messages
+        return [*messages, _document(self._home)] if self._home and self._home_known else messages
 
     def _extra_sent(self, message: Outgoing) -> None:
         if message.payload:
             return
-        if self._settings.homeassistant.enabled:
+        if self._home is not None:
             self._home.withdrawn(message.topic)
             self._take_note()
         else:
@@ -220,7 +218,7 @@ class Post:
 
     def _take_note(self) -> None:
         # Over one that could not be read in time, what is to be removed would be forgotten.
-        if self._note_read:
+        if self._note_read and self._home is not None:
             self.courier.take_note(NOTE, self._home.state())
 
     @property
@@ -228,9 +226,15 @@ class Post:
         """Whether frames have shown most of what there is: the first has no rates."""
         return self._home_frames >= HOME_FRAMES or self._settings.tick.interval_s > LONG_TICK_S
 
-    def _document(self) -> Outgoing:
-        return Outgoing(
-            self._home.topic, self._home.document(), 1, retain=True, content_type="application/json"
+    def _announcement(self) -> Announcement:
+        # Not at the top: a megabyte that a daemon without Home Assistant is spared.
+        from neuromodd.core.homeassistant import Announcement  # noqa: PLC0415
+
+        return Announcement(
+            node=self._node,
+            base=self._root,
+            discovery_prefix=self._settings.homeassistant.prefix,
+            version=__version__,
         )
 
     @property
@@ -239,6 +243,10 @@ class Post:
 
     def _inbound_health(self) -> InboundHealth | None:
         return self._ear.health if self._settings.mqtt.inbound.enabled else None
+
+
+def _document(home: Announcement) -> Outgoing:
+    return Outgoing(home.topic, home.document(), 1, retain=True, content_type="application/json")
 
 
 def _event_of(left: tuple[str, str]) -> RewardEvent | None:
