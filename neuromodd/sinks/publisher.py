@@ -177,9 +177,10 @@ class Publisher:
             made = payload(tick) if gate.cadence.ticks else None
             if made is not None and gate.due(made.model_dump() if gate.needs_values else None, self._clock()):
                 self.publish(Message(name, made.to_json().encode()))
-        if self._cadences.reward:
-            self.courier.offer([reward_event(event) for event in tick.events])
-        self.courier.settle(event.id for event in tick.events if event.id and event.origin == "external")
+        if tick.events:
+            if self._cadences.reward:
+                self.courier.offer([reward_event(event) for event in tick.events])
+            self.courier.settle(event.id for event in tick.events if event.id and event.origin == "external")
         # The first tick is no change; what holds is told by the introduction, unless that was before.
         if self._cadences.fault and (self._link is not None if first else tick.fault_changed):
             self.courier.offer([fault_event(self._node, tick.fault)])
