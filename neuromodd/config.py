@@ -282,7 +282,8 @@ class MqttSettings(Record):
         if credentials is None:
             return None
         try:
-            return _first_line(Path(credentials) / CREDENTIAL)
+            # The unit sets an empty one where there is no file.
+            return _first_line(Path(credentials) / CREDENTIAL) or None
         except FileNotFoundError:
             return None
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,7 @@ from neuromodd.core.rewards import RewardEvent, event_id
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, RequestRefusedError
 from neuromodd.eye import Due, Eye, beats, clock_s
 from neuromodd.loading import Loaded
+from neuromodd.notify import ServiceManager
 from neuromodd.post import Post
 from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
@@ -97,6 +100,8 @@ class Daemon:
             self._state_directory.close()
             raise
         self._eye = Eye(settings)
+        self._manager = ServiceManager(os.environ, time.monotonic)
+        self._ticked = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_reason = ""
         self._vitals = Vitals(started_utc=datetime.now(UTC), started_s=clock_s())
@@ -170,6 +175,7 @@ class Daemon:
         finally:
             self._eye.close()
             self._state_directory.close()
+            self._manager.close()
 
     async def _live(self, started: Callable[[Daemon], None] | None) -> None:
         await self._take_left_over()
@@ -178,11 +184,13 @@ class Daemon:
             # Not of the group: if the ticks fail, the sinks are still to be stopped in order.
             ticks = asyncio.create_task(self._tick_loop(started), name="ticks")
             stop = asyncio.create_task(self._stop.wait(), name="stop")
+            ready = asyncio.create_task(self._say_ready(), name="ready")
             await asyncio.wait((ticks, stop), return_when=asyncio.FIRST_COMPLETED)
             self._stop.set()
             log.info("stopping", reason=self._stop_reason or "the tick loop ended")
-            ticks.cancel()
-            stop.cancel()
+            self._manager.stopping()
+            for task in (ticks, stop, ready):
+                task.cancel()
             await asyncio.wait((ticks,))
             stopped = await asyncio.gather(*(sink.stop() for sink in self._sinks), return_exceptions=True)
             for sink, failure in zip(self._sinks, stopped, strict=True):
@@ -193,6 +201,12 @@ class Daemon:
         if not ticks.cancelled():
             ticks.result()
         log.info("stopped", ticks=self._vitals.ticks, step=self._brain.engine.step_count)
+
+    async def _say_ready(self) -> None:
+        """Tell the service manager when there has been a tick and the broker has it, or is waited for."""
+        await self._ticked.wait()
+        await self._publisher.settled.wait()
+        self._manager.ready()
 
     async def _guard(self, sink: Sink) -> None:
         """Keep one sink's failure from being anybody else's."""
@@ -207,8 +221,11 @@ class Daemon:
                 return
 
     async def _tick_loop(self, started: Callable[[Daemon], None] | None) -> None:
-        grid = beats(lambda: self._settings.tick.interval_s, asyncio.get_running_loop().time)
+        grid = beats(
+            lambda: self._settings.tick.interval_s, asyncio.get_running_loop().time, self._manager.alive
+        )
         await self._tick(Due(0.0, 0))
+        self._ticked.set()
         # On a terminal the greeting says it better.
         say = log.info if started is None else log.debug
         say(
@@ -228,6 +245,7 @@ class Daemon:
             started(self)
         async for due in grid:
             await self._tick(due)
+            self._manager.alive()
 
     async def _tick(self, due: Due) -> None:
         # One at a time: a tick may be asked for besides those of the grid.
@@ -270,6 +288,22 @@ class Daemon:
             self._said_health = states
             self._health_due_s = clock_s() + self._settings.mqtt.health_interval_s
             self._publisher.publish(self._health())
+        if self._manager.present:
+            self._manager.status(self._status())
+
+    def _status(self) -> str:
+        """What `systemctl status` is to say."""
+        statuses = self._eye.sampler.statuses.items()
+        failing = [name for name, status in statuses if status.state in {"failed", "hung"}]
+        fault = None if self._newest is None else self._newest.fault
+        said = [f"ticking every {self._settings.tick.interval_s:g} s", self._publisher.status]
+        if failing:
+            said.append(f"no reading from {', '.join(failing)}")
+        if self._checkpoints.health.error is not None:
+            said.append(f"no checkpoint: {self._checkpoints.health.error}")
+        if fault is not None and fault.is_damage:
+            said.append(f"fault {fault.fault_class.code}")
+        return "; ".join(said)
 
     def _info(self) -> Message:
         return self._vitals.info(self._settings, self._eye, self._newest)
@@ -398,6 +432,13 @@ class Daemon:
 
     def _reload_settings(self) -> None:
         """Take over what may change while running, and say what may not."""
+        self._manager.reloading()
+        try:
+            self._take_settings()
+        finally:
+            self._manager.reloaded()
+
+    def _take_settings(self) -> None:
         try:
             after = self._reload().settings
         except ConfigurationError as error:

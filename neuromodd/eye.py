@@ -110,14 +110,19 @@ class Due(NamedTuple):
     missed: int
 
 
-async def beats(interval_s: Callable[[], float], clock: Callable[[], float]) -> AsyncIterator[Due]:
-    """Wake up on a grid of absolute times, first after one interval; another interval begins another grid."""
+async def beats(
+    interval_s: Callable[[], float], clock: Callable[[], float], waiting: Callable[[], None] = lambda: None
+) -> AsyncIterator[Due]:
+    """Wake up on a grid of absolute times, first after one interval; another interval begins another grid.
+
+    `waiting` is called once in LONGEST_SLEEP_S at least.
+    """
     interval, start_s, count = interval_s(), clock(), 0
     while True:
         due_s = start_s + (count + 1) * interval
-        # The clock is what is waited for: it sets no event.
-        while interval_s() == interval and (wait_s := due_s - clock()) > 0.0:  # noqa: ASYNC110
+        while interval_s() == interval and (wait_s := due_s - clock()) > 0.0:
             await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
+            waiting()
         if interval_s() != interval:
             # From the last due time, but with nothing to make up for.
             start_s, interval, count = start_s + count * interval, interval_s(), 0

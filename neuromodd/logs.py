@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import sys
-from typing import Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
+"""Those of syslog, by structlog's names of its methods."""
 
 
 def configure(*, level: str, form: Literal["auto", "console", "json"]) -> None:
@@ -26,9 +30,11 @@ def configure(*, level: str, form: Literal["auto", "console", "json"]) -> None:
         plain = structlog.dev.ConsoleRenderer(
             colors=on_terminal, timestamp_key="time_utc", exception_formatter=structlog.dev.plain_traceback
         )
-        last: list[structlog.typing.Processor] = [plain]
+        last: list[Any] = [plain]
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    if not console and _is_journal(sys.stderr):
+        last.append(_with_priority)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -36,6 +42,19 @@ def configure(*, level: str, form: Literal["auto", "console", "json"]) -> None:
         cache_logger_on_first_use=False,
     )
     _forward_libraries()
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether what is written there goes to systemd's journal, by the rule of systemd.exec(5)."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.fstat(stream.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
+def _with_priority(_logger: object, method: str, text: str) -> str:
+    """The line behind its priority, which the journal takes off: so `journalctl -p warning` works."""
+    return f"<{PRIORITIES.get(method, 6)}>{text}"
 
 
 def _forward_libraries() -> None:

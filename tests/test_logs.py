@@ -3,11 +3,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import pytest
 import structlog
@@ -144,3 +145,36 @@ def test_a_stream_that_can_not_be_written_is_borne(monkeypatch: pytest.MonkeyPat
         # What the file could not write when it was flushed, it tries again when it is closed.
         with contextlib.suppress(OSError):
             full.close()
+
+
+def journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> TextIO:
+    """Standard error as a service has it: a stream that $JOURNAL_STREAM names."""
+    stream = path.open("w", encoding="utf-8")
+    found = os.fstat(stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def test_the_journal_is_told_the_priority_of_each_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with journal(tmp_path / "err", monkeypatch):
+        logs.configure(level="debug", form="auto")
+        for level in ("debug", "info", "warning", "error"):
+            getattr(structlog.get_logger(), level)("told")
+        try:
+            (tmp_path / "nowhere").read_text()
+        except OSError:
+            structlog.get_logger().exception("told")
+    lines = (tmp_path / "err").read_text().splitlines()
+    assert [line[:4] for line in lines] == ["<7>{", "<6>{", "<4>{", "<3>{", "<3>{"]
+    assert all(json.loads(line[3:])["event"] == "told" for line in lines)
+
+
+def test_a_file_is_not_taken_for_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with journal(tmp_path / "err", monkeypatch):
+        monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+        logs.configure(level="info", form="json")
+        structlog.get_logger().info("told")
+    assert (tmp_path / "err").read_text().startswith("{")

@@ -156,6 +156,8 @@ class Publisher:
         self._denied_told: set[str] = set()
         self._denied_anew = asyncio.Event()
         self._error: str | None = None
+        self.settled = asyncio.Event()
+        """Set for good when a broker has heard of us, or when one is waited for."""
 
     def pace(self, cadences: Cadences) -> None:
         """Publish as often as `cadences` say from now on."""
@@ -198,6 +200,13 @@ class Publisher:
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._link is not None
+
+    @property
+    def status(self) -> str:
+        """The connection in a few words."""
+        if self._link is not None:
+            return f"connected to {self._broker}"
+        return f"waiting for {self._broker}" + (f": {self._error}" if self._error else "")
 
     @property
     def health(self) -> MqttHealth:
@@ -259,6 +268,7 @@ class Publisher:
                 await self._serve(link)
         except MqttLinkError as error:
             failure = error
+            self.settled.set()
         stood_s = self._clock() - began_s
         # A link that falls at once is no end of the outage: two daemons of one name take it from each other
         # as often as they are let.
@@ -323,6 +333,7 @@ class Publisher:
         self._error = None
         self._versions.stands()
         self._yielding = False
+        self.settled.set()
         log.info("mqtt_connected", broker=self._broker, protocol=link.protocol, times=self._connections)
         await _first_of(
             [
