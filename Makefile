@@ -96,5 +96,10 @@ $(HA_VENV)/.ready: pyproject.toml
 	@$(HA_INSTALL) --no-deps --editable .
 	@touch $@
 
+# The unit under a real systemd, booted in namespaces of its own, where no disk of the host can be written.
+.PHONY: service-test
+service-test: $(VENV)/.ready-test tools
+	$(AS_ROOT) $(BIN)/python -m pytest -c tests/service/pytest.ini tests/service
+
 clean:
 	rm -rf $(VENV) .state build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -108,10 +108,12 @@ class Heard(NamedTuple):
 class Listener:
     """Subscribes to everything on a broker and keeps what it hears; `newest` is MQTT 5."""
 
-    def __init__(self, port: int, *, newest: bool = False) -> None:
+    def __init__(self, port: int, *, newest: bool = False, login: tuple[str, str] | None = None) -> None:
         self.heard: list[Heard] = []
         version = paho.MQTTv5 if newest else paho.MQTTv311
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        if login is not None:
+            self._client.username_pw_set(*login)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_message = self._hear
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
