@@ -20,9 +20,8 @@ _PACKAGE_PREFIX = "package-"
 
 # The same text each time: a failure that does not change is logged once.
 _NO_PERMISSION = (
-    "rapl: the energy counters are readable by root only (since CVE-2020-8694); either grant them with the "
-    "tmpfiles.d line 'z /sys/class/powercap/intel-rapl:*/energy_uj 0440 root neuromodd -', "
-    "or give the service CAP_DAC_READ_SEARCH (AmbientCapabilities=), or set sensors.disabled = ['rapl']"
+    "rapl: the energy counters are readable by root only (since CVE-2020-8694); give the service "
+    "CAP_DAC_READ_SEARCH (systemd/rapl.conf does so), or set sensors.disabled = ['rapl']"
 )
 
 

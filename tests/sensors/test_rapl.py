@@ -183,8 +183,7 @@ def test_counters_that_only_root_may_read_are_a_failure_that_does_not_change(
 @pytest.mark.parametrize(
     "remedy",
     [
-        "z /sys/class/powercap/intel-rapl:*/energy_uj 0440 root neuromodd -",
-        "CAP_DAC_READ_SEARCH",
+        "CAP_DAC_READ_SEARCH (systemd/rapl.conf does so)",
         "sensors.disabled = ['rapl']",
     ],
 )
