@@ -36,7 +36,7 @@ WINDOW_TICKS = 3600
 
 FORGET_S = 86_400.0
 DEVICE_LIMIT = 64
-"""A device that was not seen for so long is forgotten, and of more than so many the longest unseen."""
+"""A device that was looked for in vain so long is forgotten, and of more than so many the longest unseen."""
 
 HOST = "host"
 
@@ -213,13 +213,14 @@ class Baselines:
         self.devices: dict[str, Device] = {}
 
     def observe(
-        self, frame: TelemetryFrame, elapsed_s: float, parameters: FaultParameters
+        self, frame: TelemetryFrame, watched_s: float, parameters: FaultParameters
     ) -> tuple[tuple[Watched, Device], ...]:
-        """Take in a frame; each device whose utilisation it tells, with what is now known of it."""
+        """Take in a frame; each device whose utilisation it tells, with what is now known of it.
+
+        Of the time since the last frame `watched_s` seconds were watched: none of a gap.
+        """
         for known in self.devices.values():
-            known.unseen_s += elapsed_s
-        # Nobody saw what stood during a gap.
-        counted_s = 0.0 if frame.gap else elapsed_s
+            known.unseen_s += watched_s
         found = []
         for watched in _watched(frame):
             device = self.devices.get(watched.key)
@@ -229,7 +230,7 @@ class Baselines:
             else:
                 device.enter(watched.mode, parameters.standing_ticks)
             device.unseen_s = 0.0
-            _take(device, watched, counted_s, parameters)
+            _take(device, watched, watched_s, parameters)
             found.append((watched, device))
         if self.devices:
             self._forget()

@@ -139,10 +139,14 @@ class FaultMonitor:
         self._baselines = Baselines()
         self._absent_s = 0.0
         self._contested_s = 0.0
+        self._resumed = False
 
     def update(self, frame: TelemetryFrame, elapsed_s: float) -> Fault:
         """Classify `frame`, `elapsed_s` seconds after the last one."""
-        devices = self._baselines.observe(frame, elapsed_s, self.parameters)
+        resumed, self._resumed = self._resumed and frame.interval_s is None, False
+        # Nobody saw what stood, or that it was gone, during a gap or while there was no daemon.
+        watched_s = 0.0 if frame.gap or resumed else elapsed_s
+        devices = self._baselines.observe(frame, watched_s, self.parameters)
         found = classify(Recent.of(frame, devices, self.parameters))
         held = self.current
         if held is None:
@@ -153,11 +157,11 @@ class FaultMonitor:
                 held = _fault(found, held.since_utc)
             self.current = held
             return held
-        if self._gives_way(held, found, elapsed_s):
+        if self._gives_way(held, found, watched_s):
             return self._begin(found, frame.time_utc)
         return held
 
-    def _gives_way(self, held: Fault, found: Finding, elapsed_s: float) -> bool:
+    def _gives_way(self, held: Fault, found: Finding, watched_s: float) -> bool:
         if held.fault_class is FaultClass.HealthyStandby:
             return True
         if found.fault_class.is_fault and (
@@ -166,10 +170,10 @@ class FaultMonitor:
             return True
         if held.fault_class in found.contenders:
             self._absent_s = 0.0
-            self._contested_s += elapsed_s
+            self._contested_s += watched_s
             return self._contested_s >= self.parameters.hold_s
         self._contested_s = 0.0
-        self._absent_s += elapsed_s
+        self._absent_s += watched_s
         return self._absent_s >= self.parameters.hold_s
 
     def _begin(self, found: Finding, since_utc: datetime | None) -> Fault:
@@ -197,6 +201,7 @@ class FaultMonitor:
         self.counts = {of.value: int(counts.get(of.value, 0)) for of in FaultClass}
         self._baselines = Baselines()
         self._baselines.restore(state.get("devices", {}))
+        self._resumed = True
 
 
 def _fault(found: Finding, since_utc: datetime | None) -> Fault:

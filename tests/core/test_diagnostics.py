@@ -867,7 +867,7 @@ READING = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.04, 0.5, 0.62, 0.7,
 def test_any_course_resumes_as_if_it_never_stopped(courses: list[dict[str, Any]], cut: int) -> None:
     parameters = FaultParameters(baseline_ticks=2, standing_ticks=2, relearn_s=3.0, hold_s=2.0)
     straight, stopped = FaultMonitor(parameters), FaultMonitor(parameters)
-    frames = [TelemetryFrame(gpus=(gpu(**values),)) for values in courses]
+    frames = [TelemetryFrame(interval_s=1.0, gpus=(gpu(**values),)) for values in courses]
     expected = live(straight, frames)
     found = live(stopped, frames[:cut])
     resumed = FaultMonitor(parameters)
