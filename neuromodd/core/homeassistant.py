@@ -115,7 +115,8 @@ class Announcement:
         self._removed: dict[str, Platform] = {}
         self._withdrawals: list[str] = []
         self._waiting: dict[tuple[str, str], list[Entity]] = {}
-        self._began_s: float | None = None
+        self._last_s: float | None = None
+        self._watched_s = 0.0
         for entity in ALWAYS:
             self._show(Reading(platform=entity.kind.platform, path=entity.path))
         self._changed = False
@@ -125,10 +126,11 @@ class Announcement:
 
         Args:
             frame: what is None in it is not announced, and what has been announced stays.
-            now_s: a clock that does not jump.
+            now_s: monotonic seconds; a gap is no time in which something was looked for.
         """
-        if self._began_s is None:
-            self._began_s = now_s
+        if self._last_s is not None and not frame.gap:
+            self._watched_s += max(now_s - self._last_s, 0.0)
+        self._last_s = now_s
         for group in _PLAIN:
             self._look(getattr(frame, group), group)
         for group in _NAMED:
@@ -136,7 +138,7 @@ class Announcement:
                 self._look(sample, group, "name", sample.name, sample.name.replace("/", " "))
         for gpu in frame.gpus or ():
             self._look_at_gpu(gpu)
-        if self._unseen and now_s - self._began_s >= SETTLE_S:
+        if self._unseen and self._watched_s >= SETTLE_S:
             self._remove_unseen(frame)
         changed, self._changed = self._changed, False
         return changed
