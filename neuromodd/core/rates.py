@@ -6,6 +6,7 @@ went back (a device re-appeared, a driver was reloaded) gives no rate once; one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +45,7 @@ from neuromodd.core.readings import (
 T = TypeVar("T")
 
 GAP_INTERVALS = 5.0
-"""A frame that comes this many intervals after the last is a gap, not a late tick."""
+"""What comes more than this many intervals after the last is a gap, not a late tick."""
 
 PACKAGE_LIMIT_MICROWATTS = 5e9
 """More than any processor package draws."""
@@ -62,9 +63,14 @@ class Reading:
 
 
 class RateMeter:
-    """The last reading of every counter of a host. Mutable."""
+    """The last reading of every counter of a host. Mutable.
+
+    Attributes:
+        longest_s: over more seconds than these there is no rate.
+    """
 
     def __init__(self) -> None:
+        self.longest_s = math.inf
         self._last: dict[str, tuple[float, float]] = {}
 
     def clear(self) -> None:
@@ -76,8 +82,8 @@ class RateMeter:
     ) -> tuple[float, float] | None:
         """Growth of the counter and seconds since its last reading.
 
-        None on the first reading, after the counter went back, when no time has passed, and for a
-        value that is None; then the next reading is a first one. A counter that begins again after
+        None on the first reading, after the counter went back, when no time has passed or too much, and
+        for a value that is None; then the next reading is a first one. A counter that begins again after
         `wraps_at` has gone on when it went back, once at the most.
         """
         if value is None:
@@ -85,7 +91,7 @@ class RateMeter:
             return None
         before = self._last.get(counter)
         self._last[counter] = (value, at_s)
-        if before is None or at_s <= before[1]:
+        if before is None or not 0.0 < at_s - before[1] <= self.longest_s:
             return None
         grown = value - before[0]
         if grown < 0.0 and wraps_at is not None:
@@ -136,8 +142,10 @@ class FrameAssembler:
 
         `work` is what a program of the user's reports; without it, utilisation stands for work.
         """
-        interval_s = None if self._last_s is None else max(monotonic_s - self._last_s, 0.0)
-        gap = interval_s is not None and interval_s > GAP_INTERVALS * self.interval_s
+        since_s = None if self._last_s is None else monotonic_s - self._last_s
+        # A sensor may have been read before a stop in the midst of the last look: hence a limit to both.
+        self._meter.longest_s = GAP_INTERVALS * self.interval_s
+        gap = since_s is not None and not 0.0 <= since_s <= self._meter.longest_s
         if gap:
             self._meter.clear()
             self._devices.clear()
@@ -156,7 +164,7 @@ class FrameAssembler:
             time_utc=time_utc,
             monotonic_s=monotonic_s,
             boot_id=self.boot_id,
-            interval_s=interval_s,
+            interval_s=None if since_s is None else max(since_s, 0.0),
             lateness_ms=lateness_ms,
             gap=gap,
             cpu=cpu,
@@ -346,8 +354,10 @@ class FrameAssembler:
     def _meters(self, group: str, names: Iterable[str]) -> dict[str, RateMeter]:
         """A meter for each device of the group; one that is gone is forgotten, and starts anew later."""
         known = self._devices.get(group, {})
-        self._devices[group] = {name: known.get(name) or RateMeter() for name in names}
-        return self._devices[group]
+        meters = self._devices[group] = {name: known.get(name) or RateMeter() for name in names}
+        for meter in meters.values():
+            meter.longest_s = self._meter.longest_s
+        return meters
 
 
 def utilization_work(
