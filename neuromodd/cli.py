@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from neuromodd import __version__, logs
+from neuromodd.clocks import SteadyLoop
 from neuromodd.config import NODE_PATTERN, Option, options, resolve_broker
 from neuromodd.core.schemas import SCHEMA_NAMES, schema
 from neuromodd.errors import (
@@ -443,7 +444,7 @@ def _node_name(text: str) -> str:
 
 def _run_loop(work: Coroutine[Any, Any, T]) -> T:
     """asyncio.run without its wait for worker threads: one may hang in a connect or on a dead disk."""
-    loop = asyncio.new_event_loop()
+    loop = SteadyLoop()
     threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="neuromodd-io")
     loop.set_default_executor(threads)
     try:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from neuromodd.clocks import Steady
 from neuromodd.config import Settings
 from neuromodd.core.frame import TelemetryFrame, WorkSample
-from neuromodd.core.rates import FrameAssembler
+from neuromodd.core.rates import GAP_INTERVALS, FrameAssembler
 from neuromodd.sensors.amdgpu import AmdGpuSensor
 from neuromodd.sensors.base import Sampler, Sensor
 from neuromodd.sensors.cgroup import CgroupSensor
@@ -31,31 +32,44 @@ from neuromodd.sensors.rapl import RaplSensor
 from neuromodd.sensors.thermal_zones import ThermalZonesSensor
 
 
-def clock_s() -> float:
+def boot_s() -> float:
     """Seconds since boot, time asleep included: the clock of the frames."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+_steady = Steady(boot_s)
+
+
+def clock_s() -> float:
+    """The same, but never back: what is due and what has an age counts on it."""
+    return _steady()
+
+
 def build_sensors(settings: Settings, nvml_trace: NvmlTrace | None = None) -> list[Sensor]:
     """All sensors but the disabled ones, in the order in which they are read; `nvml_trace` hears NVML."""
-    options = settings.sensors
+    options, clock = settings.sensors, clock_s
     procfs, sysfs = options.procfs_root, options.sysfs_root
     sensors: list[Sensor] = [
-        CpuSensor(procfs_root=procfs, sysfs_root=sysfs),
+        CpuSensor(procfs_root=procfs, sysfs_root=sysfs, clock=clock),
         MemorySensor(procfs_root=procfs),
         PressureSensor(procfs_root=procfs),
-        DiskSensor(procfs_root=procfs, sysfs_root=sysfs),
+        DiskSensor(procfs_root=procfs, sysfs_root=sysfs, clock=clock),
         NetworkSensor(
-            procfs_root=procfs, sysfs_root=sysfs, include_loopback=options.network.include_loopback
+            procfs_root=procfs,
+            sysfs_root=sysfs,
+            include_loopback=options.network.include_loopback,
+            clock=clock,
         ),
-        HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail),
-        ThermalZonesSensor(sysfs_root=sysfs),
-        RaplSensor(sysfs_root=sysfs),
-        PowerSupplySensor(sysfs_root=sysfs),
-        CgroupSensor(sysfs_root=sysfs),
-        LimitsSensor(procfs_root=options.limits.procfs_root, sysfs_root=options.limits.sysfs_root),
-        NvmlSensor(sysfs_root=sysfs, trace=nvml_trace),
-        AmdGpuSensor(sysfs_root=sysfs),
+        HwmonSensor(sysfs_root=sysfs, core_rail=options.hwmon.core_rail, clock=clock),
+        ThermalZonesSensor(sysfs_root=sysfs, clock=clock),
+        RaplSensor(sysfs_root=sysfs, clock=clock),
+        PowerSupplySensor(sysfs_root=sysfs, clock=clock),
+        CgroupSensor(sysfs_root=sysfs, clock=clock),
+        LimitsSensor(
+            procfs_root=options.limits.procfs_root, sysfs_root=options.limits.sysfs_root, clock=clock
+        ),
+        NvmlSensor(sysfs_root=sysfs, clock=clock, trace=nvml_trace),
+        AmdGpuSensor(sysfs_root=sysfs, clock=clock),
         FpgaSensor(
             timing_report=settings.fpga.timing_report, utilization_report=settings.fpga.utilization_report
         ),
@@ -87,8 +101,12 @@ class Eye:
         self, *, sequence: int, lateness_ms: float | None, work: WorkSample | None = None
     ) -> TelemetryFrame:
         """The frame of this moment, with the work that a program of the user's reports, if one does."""
-        monotonic_s, time_utc = clock_s(), datetime.now(UTC)
+        monotonic_s, time_utc = boot_s(), datetime.now(UTC)
         readings = await self.sampler.sample()
+        now_s = boot_s()
+        if not 0.0 <= now_s - monotonic_s <= GAP_INTERVALS * self.assembler.interval_s:
+            # The gap came in the midst of the look: it is before this frame, not before the next.
+            monotonic_s, time_utc = now_s, datetime.now(UTC)
         return self.assembler.assemble(
             readings,
             sequence=sequence,

@@ -25,6 +25,9 @@ from neuromodd.errors import SensorAbsentError
 ABSENT_RETRY_S = 60.0
 """An absent sensor is looked for again after this: devices are plugged in, drivers are loaded."""
 
+OVERSLEPT_S = 0.1
+"""A deadline that is noticed so late tells of a process that was stopped, not of a sensor that hangs."""
+
 log = structlog.get_logger()
 
 SensorState = Literal["ok", "absent", "failed", "hung"]
@@ -209,16 +212,20 @@ class _Job:
         """Wait for the job; the name of the sensor that missed its deadline, else None."""
         wait_s = deadline_s
         while True:
+            until_s = self._loop.time() + wait_s
             try:
                 async with asyncio.timeout(wait_s):
                     await self._done.wait()
             except TimeoutError:
                 with self._lock:
-                    if self._current is None:
+                    stopped = self._loop.time() - until_s > OVERSLEPT_S
+                    if self._current is None or stopped:
+                        # The sensor was not the one who took so long: all of the process stood still.
                         wait_s = deadline_s
+                        self._current = self._current and (self._current[0], self._loop.time())
                         continue
                     name, since_s = self._current
-                    wait_s = since_s + deadline_s - time.monotonic()
+                    wait_s = since_s + deadline_s - self._loop.time()
                     if wait_s <= 0.0:
                         self._abandoned = True
                         return name
@@ -229,7 +236,7 @@ class _Job:
         """Read the sensors, on the worker's thread; False if the loop gave up on this thread meanwhile."""
         for sensor in self._sensors:
             with self._lock:
-                self._current = (sensor.name, time.monotonic())
+                self._current = (sensor.name, self._loop.time())
             outcome = _read(sensor, self._clock)
             with self._lock:
                 self._current = None
@@ -283,7 +290,7 @@ class _Worker:
 
 
 def _read(sensor: Sensor, clock: Callable[[], float]) -> _Outcome:
-    begin = time.monotonic()
+    began_s = time.monotonic()
     reading, error = None, None
     state: SensorState = "ok"
     try:
@@ -293,5 +300,5 @@ def _read(sensor: Sensor, clock: Callable[[], float]) -> _Outcome:
         state, error = "absent", str(absent)
     except Exception as failure:  # noqa: BLE001 - the guard around one sensor
         state, error = "failed", f"{type(failure).__name__}: {failure}"
-    duration_ms = (time.monotonic() - begin) * 1000.0
+    duration_ms = max(time.monotonic() - began_s, 0.0) * 1000.0
     return _Outcome(name=sensor.name, state=state, duration_ms=duration_ms, reading=reading, error=error)
