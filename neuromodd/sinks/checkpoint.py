@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -43,6 +44,9 @@ LAST_WRITE_S = 2.0
 
 STUCK_S = 30.0
 """A write that takes longer is said in `health`."""
+
+ASTRAY_NS = 3_600_000_000_000
+"""The clocks of a file server and of this host may differ by less."""
 
 log = structlog.get_logger()
 
@@ -441,7 +445,12 @@ def _canonical(document: Mapping[str, Any]) -> bytes:
 
 
 def _written_ns(path: Path) -> int:
-    return path.stat().st_mtime_ns
+    """When a file was written; at the beginning of time, if that is yet to come.
+
+    It was written before the clock was set back: by that time it would outlive all that come now.
+    """
+    written_ns = path.stat().st_mtime_ns
+    return 0 if written_ns > time.time_ns() + ASTRAY_NS else written_ns
 
 
 def _spelt(dimensions: Mapping[str, int]) -> str:
