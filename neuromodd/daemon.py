@@ -31,7 +31,7 @@ from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, RequestRefusedError
-from neuromodd.eye import Due, Eye, beats, clock_s
+from neuromodd.eye import Due, Eye, beats, boot_s, clock_s
 from neuromodd.loading import Loaded
 from neuromodd.notify import ServiceManager
 from neuromodd.post import Post
@@ -352,8 +352,8 @@ class Daemon:
         """Take a tick besides those of the grid."""
         async with self._ticking:
             if self._newest is not None:
-                ago_s = clock_s() - self._newest.frame.monotonic_s
-                if ago_s < SHORTEST_INTERVAL_S:
+                ago_s = boot_s() - self._newest.frame.monotonic_s
+                if 0.0 <= ago_s < SHORTEST_INTERVAL_S:
                     raise RequestRefusedError(
                         "rate",
                         f"the last tick was {ago_s:.3f} s ago, expected {SHORTEST_INTERVAL_S} at least",
