@@ -235,7 +235,7 @@ class TelemetryFrame(Record):
     lateness_ms: NonNegative | None = measured("how long after its due time the tick began")
     gap: bool = Field(
         default=False,
-        description="the last frame is far longer ago than the tick interval (suspend, stall): no rates",
+        description="no rates: the last frame is many intervals ago (suspend, stall), or the clock went back",
     )
     cpu: CpuSample | None = None
     memory: MemorySample | None = None
