@@ -15,22 +15,28 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
-import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from resources import Usage, cpu_model, free_port, quantile, start_broker, usage
+from measuring import (
+    DEADLINE_S,
+    Broker,
+    Heard,
+    Subscriber,
+    Usage,
+    machine_line,
+    neuromodd_round,
+    print_table,
+    quantile,
+    usage,
+    wait_for,
+)
 
 from neuromodd import logs
 from neuromodd.config import Settings
@@ -39,43 +45,6 @@ from neuromodd.core.messages import TOPICS, state_message, telemetry_event, topi
 from neuromodd.eye import Eye
 from neuromodd.mqtt import Endpoint, Outgoing, connect
 from neuromodd.sinks.publisher import NAMED
-
-DEADLINE_S = 60.0
-
-
-class Subscriber:
-    """Hears everything: when, on which topic, how much."""
-
-    def __init__(self, port: int, *, keep: bool = True) -> None:
-        self.heard: list[tuple[float, str, bytes]] = []
-        self.messages = 0
-        self.size = 0
-        self._keep = keep
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_connect = lambda client, *_: client.subscribe("neuromodd/#")
-        self._client.on_message = self._hear
-        self._client.reconnect_delay_set(min_delay=0.01, max_delay=0.01)  # type: ignore[arg-type]
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        self.messages += 1
-        self.size += len(message.payload)
-        if self._keep:
-            self.heard.append((time.monotonic(), message.topic, bytes(message.payload)))
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def wait_for(done: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    end = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() > end:
-            sys.exit(f"not in time: {what}")
-        time.sleep(0.002)
 
 
 @contextlib.contextmanager
@@ -93,52 +62,47 @@ def running_daemon(port: int, directory: Path, *options: str) -> Iterator[None]:
 
 def first_online_s(subscriber: Subscriber) -> float:
     """When the subscriber heard that the daemon is there."""
-    wait_for(lambda: b"online" in (of[2] for of in subscriber.heard), "the daemon on the broker")
-    return next(at_s for at_s, _, payload in subscriber.heard if payload == b"online")
+    wait_for(lambda: b"online" in (of.payload for of in subscriber.heard), "the daemon on the broker")
+    return next(of.at_s for of in subscriber.heard if of.payload == b"online")
 
 
 def outages(count: int, directory: Path) -> list[float]:
     """Seconds from each return of the broker to the daemon's `online`."""
-    port = free_port()
-    broker = start_broker(port, directory)
+    broker = Broker(directory)
     back_s = []
-    with running_daemon(port, directory):
-        subscriber = Subscriber(port)
+    with running_daemon(broker.port, directory):
+        subscriber = Subscriber(broker.port)
         for _ in range(count):
             first_online_s(subscriber)
             time.sleep(1.0)
-            broker.send_signal(signal.SIGKILL)
-            broker.wait()
+            broker.kill()
             time.sleep(2.0)
             subscriber.close()
-            broker = start_broker(port, directory)
+            broker.start()
             returned_s = time.monotonic()
-            subscriber = Subscriber(port)
+            subscriber = Subscriber(broker.port)
             back_s.append(first_online_s(subscriber) - returned_s)
         subscriber.close()
-    broker.terminate()
-    broker.wait()
+    broker.stop()
     return back_s
 
 
 def ten_hertz(seconds: int, directory: Path) -> tuple[list[float], list[float], float]:
     """Lateness of the ticks in ms, seconds between arrivals, and how far the last tick was off the grid."""
-    port = free_port()
-    broker = start_broker(port, directory)
-    with running_daemon(port, directory, "--tick.interval_s", "0.1"):
-        subscriber = Subscriber(port)
+    broker = Broker(directory)
+    with running_daemon(broker.port, directory, "--tick.interval_s", "0.1"):
+        subscriber = Subscriber(broker.port)
 
-        def frames() -> list[tuple[float, str, bytes]]:
-            return [of for of in subscriber.heard if of[1].endswith("/telemetry")]
+        def frames() -> list[Heard]:
+            return [of for of in subscriber.heard if neuromodd_round(of)]
 
         wait_for(lambda: len(frames()) > 10 * seconds + 20, "the ticks", seconds + DEADLINE_S)
         subscriber.close()
-    broker.terminate()
-    broker.wait()
+    broker.stop()
     measured = frames()[20 : 20 + 10 * seconds]
-    values = [json.loads(payload) for _, _, payload in measured]
+    values = [json.loads(of.payload) for of in measured]
     late_ms = [of["lateness_ms"] for of in values]
-    arrivals_s = [at_s for at_s, _, _ in measured]
+    arrivals_s = [of.at_s for of in measured]
     # A tick begins when its frame says; what it is late by is no drift.
     begun_s = [of["monotonic_s"] - of["lateness_ms"] / 1000.0 for of in values]
     ticks = values[-1]["sequence"] - values[0]["sequence"]
@@ -193,14 +157,14 @@ async def publish_fleet(port: int, count: int, until_s: float) -> None:
 
 def fleet(count: int, seconds: int, directory: Path) -> list[float]:
     """What a subscriber to all of `count` nodes sees, and what it costs."""
-    port = free_port()
-    broker = start_broker(port, directory)
+    broker = Broker(directory)
     listening = subprocess.Popen(
-        ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-t", "neuromodd/#"], stdout=subprocess.DEVNULL
+        ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), "-t", "neuromodd/#"],
+        stdout=subprocess.DEVNULL,
     )
-    subscriber = Subscriber(port, keep=False)
+    subscriber = Subscriber(broker.port, keep=False)
     until_s = time.monotonic() + seconds + 10.0
-    thread = threading.Thread(target=lambda: asyncio.run(publish_fleet(port, count, until_s)))
+    thread = threading.Thread(target=lambda: asyncio.run(publish_fleet(broker.port, count, until_s)))
     thread.start()
     time.sleep(5.0)
 
@@ -212,9 +176,9 @@ def fleet(count: int, seconds: int, directory: Path) -> list[float]:
     after = now()
     thread.join()
     subscriber.close()
-    for process in (listening, broker):
-        process.terminate()
-        process.wait()
+    listening.terminate()
+    listening.wait()
+    broker.stop()
     took_s = after[0] - before[0]
     return [
         (after[1] - before[1]) / took_s,
@@ -239,8 +203,7 @@ def main() -> None:
         back_s = outages(arguments.outages, directory)
         late_ms, intervals_s, drift_s = ten_hertz(arguments.seconds, directory)
         load = fleet(arguments.nodes, arguments.seconds, directory)
-    print(f"{cpu_model()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, ", end="")
-    print(f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}\n")
+    print(f"{machine_line()}\n")
     off_ms = [abs(of - 0.1) * 1000.0 for of in intervals_s]
     rows = [
         (
@@ -260,9 +223,7 @@ def main() -> None:
         ("mosquitto under that", f"{load[2]:.1%} of a core"),
         ("mosquitto_sub on all of that", f"{load[3]:.1%} of a core, {load[4]:.1f} MiB"),
     ]
-    print("| measured | figure |\n|---|---|")
-    for row in rows:
-        print("| {} | {} |".format(*row))
+    print_table(("measured", "figure"), rows)
 
 
 if __name__ == "__main__":
