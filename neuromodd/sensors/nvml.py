@@ -442,8 +442,12 @@ class NvmlSensor:
                     unknown = fault
             else:
                 values.update(question.fields(answer))
-        if unknown is not None and not values:
-            raise unknown
+        try:
+            if unknown is not None and not values:
+                raise unknown
+        finally:
+            # As in `_call`.
+            del unknown
         return values
 
     def _numbers(self, device: Device, fields: tuple[int, ...]) -> dict[int, int]:
@@ -500,7 +504,12 @@ class NvmlSensor:
             return answer
         if self._trace is not None:
             self._trace(function, arguments, fault)
-        raise fault from None
+        try:
+            raise fault from None
+        finally:
+            # Its traceback holds this frame, and that all of the tick: what refers to itself waits for the
+            # collector, and some call is refused in every tick.
+            del fault
 
 
 def _load() -> ModuleType:

@@ -97,6 +97,12 @@ log = pathlib.Path(os.environ["NVML_STUB_LOG"])
 json.dump({"results": results, "log": log.read_text().splitlines() if log.exists() else []}, sys.stdout)
 """
 
+# Likewise, and tells which exceptions nothing but the garbage collector would have freed.
+HOARDER = "import gc; gc.set_debug(gc.DEBUG_SAVEALL)" + SCRIPT.replace(
+    "sensor.close()",
+    "gc.collect(); results = [{'left': [str(of) for of in gc.garbage if isinstance(of, Exception)]}]",
+)
+
 Result = dict[str, Any]
 Play = Callable[..., tuple[list[Result], list[str]]]
 AddGpu = Callable[..., Path]
@@ -119,7 +125,7 @@ def play(nvml_stub: Path, sysfs: Path, tmp_path: Path) -> Play:
     `library` is what lies there at the beginning: `stub` unless told, `none` or `newer`.
     """
 
-    def run(*steps: Step, library: str = "stub") -> tuple[list[Result], list[str]]:
+    def run(*steps: Step, library: str = "stub", script: str = SCRIPT) -> tuple[list[Result], list[str]]:
         folder = tmp_path / "library"
         folder.mkdir()
         for name in ("stub", "newer"):
@@ -135,7 +141,7 @@ def play(nvml_stub: Path, sysfs: Path, tmp_path: Path) -> Play:
             "TEST_SYSFS": str(sysfs),
         }
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
+            [sys.executable, "-c", script],
             input=json.dumps([step._asdict() for step in steps]),
             env=environment,
             stdout=subprocess.PIPE,
@@ -699,3 +705,12 @@ def test_a_slow_call_within_the_deadline_is_no_failure(hang: Hang) -> None:
     steps = hang("0 nvmlDeviceGetPowerUsage ~100 250500\n", deadline_s=5.0)
     assert [step["failures"] for step in steps] == [0] * 8
     assert steps[1]["gpus"] == [GOOD, OTHER]
+
+
+@pytest.mark.parametrize(
+    "refusal", ["1 nvmlDeviceGetTemperature/0 !3", f"1 nvmlDeviceGetPowerUsage {UNKNOWN}"]
+)
+def test_a_refused_call_is_forgotten_without_the_garbage_collector(play: Play, refusal: str) -> None:
+    scenario = f"{HEALTHY}{refusal}\n"
+    results, _ = play(Step(0.0, scenario), Step(1.0, scenario), Step(2.0, scenario), script=HOARDER)
+    assert results == [{"left": []}]
