@@ -35,6 +35,9 @@ BUSY_S = 1.0
 RETRY_S = 5.0
 """A file that failed is tried again after so long."""
 
+CACHE_KIBIBYTES = 256
+"""Of the file in memory: SQLite would keep 2 MB, which the ids that were seen fill within weeks."""
+
 SEEN_LIMIT = 10_000
 """Ids of requests that are remembered, so that a repeat is recognised."""
 
@@ -393,6 +396,7 @@ class Outbox:
             file.execute("PRAGMA journal_mode = WAL")
             file.execute("PRAGMA synchronous = FULL")
             file.execute("PRAGMA journal_size_limit = 1048576")
+            file.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             # The version is written each time, so that a file that can be read only counts as failed.
             file.executescript(f"{_SCHEMA} PRAGMA user_version = {VERSION};")
             self._catch_up(file)

@@ -401,6 +401,13 @@ def test_the_file_shrinks_when_it_is_emptied(outbox: Outbox, path: Path) -> None
     assert size_on_disk(outbox, path) < full / 10
 
 
+def test_of_a_large_file_little_is_kept_in_memory(outbox: Outbox) -> None:
+    put(outbox, reward(1))
+    assert outbox._file is not None
+    (negative_kibibytes,) = outbox._file.execute("PRAGMA cache_size").fetchone()
+    assert -256 <= negative_kibibytes < 0
+
+
 def size_on_disk(outbox: Outbox, path: Path) -> int:
     outbox.close()
     return path.stat().st_size
