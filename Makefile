@@ -41,6 +41,11 @@ check: $(VENV)/.ready-test tools
 long: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m long
 
+# What takes longer still: a day of ticks and ten minutes at 20 Hz, with everything failing in turn.
+.PHONY: soak
+soak: $(VENV)/.ready-test tools
+	$(BIN)/python benchmarks/soak.py
+
 # Cost and speed on this machine, for the tables in the README.
 benchmark: $(VENV)/.ready-test tools
 	$(BIN)/python benchmarks/resources.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import shutil
@@ -79,7 +78,9 @@ class Broker:
             sys.exit("mosquitto is not installed; `make tools` installs it")
         self.port = free_port()
         config = directory / f"mosquitto-{self.port}.conf"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        # Messages that follow one another would wait for each other's acknowledgement, up to 40 ms.
+        lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true"]
+        config.write_text("\n".join(lines) + "\n")
         self._command = [program, "-c", str(config)]
         self.start()
 
@@ -169,71 +170,6 @@ def wait_for(done: Callable[[], object], what: str, timeout_s: float = DEADLINE_
         if time.monotonic() > end:
             sys.exit(f"not in time: {what}")
         time.sleep(0.002)
-
-
-class Window(NamedTuple):
-    """What a program did in some time, and what it took.
-
-    Attributes:
-        seconds: how long it was watched.
-        usage: of processor time that of the window; else at its end.
-        messages_per_s: on all topics.
-        bytes_per_s: of their payloads.
-        intervals_s: between two arrivals on the topic that stands for a round.
-        payloads: what arrived there.
-    """
-
-    seconds: float
-    usage: Usage
-    messages_per_s: float
-    bytes_per_s: float
-    intervals_s: list[float]
-    payloads: list[bytes]
-
-    @property
-    def cpu_ratio(self) -> float:
-        """Share of one core."""
-        return self.usage.cpu_s / self.seconds
-
-    def off_ms(self, interval_s: float) -> list[float]:
-        """How far each interval between arrivals is from the one that was asked for."""
-        return [abs(of - interval_s) * 1000.0 for of in self.intervals_s]
-
-
-def watch(pid: int, subscriber: Subscriber, of_round: Callable[[Heard], bool], seconds: float) -> Window:
-    """Look at a program and its children for some time."""
-    first, began_s, before = len(subscriber.heard), time.monotonic(), family_usage(pid)
-    time.sleep(seconds)
-    last, ended_s, after = len(subscriber.heard), time.monotonic(), family_usage(pid)
-    heard, took_s = subscriber.heard[first:last], ended_s - began_s
-    rounds = [of for of in heard if of_round(of)]
-    return Window(
-        seconds=took_s,
-        usage=after._replace(cpu_s=after.cpu_s - before.cpu_s),
-        messages_per_s=len(heard) / took_s,
-        bytes_per_s=sum(len(of.payload) for of in heard) / took_s,
-        intervals_s=[b.at_s - a.at_s for a, b in itertools.pairwise(rounds)],
-        payloads=[of.payload for of in rounds],
-    )
-
-
-def install(directory: Path, *packages: object) -> Path:
-    """A virtual environment with these packages; the folder of its programs."""
-    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    command = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*command, "--disable-pip-version-check", *map(str, packages)], check=True)
-    return directory / "bin"
-
-
-def neuromodd_command(program: Path, port: int, state: Path, interval_s: float) -> list[str]:
-    """The daemon as it comes, but for the broker, its place for files and its pace."""
-    command = [str(program), "run", "--node", "lab", "--mqtt.host", "127.0.0.1", "--mqtt.port", str(port)]
-    return [*command, "--checkpoint.directory", str(state), "--tick.interval_s", str(interval_s)]
-
-
-def neuromodd_round(heard: Heard) -> bool:
-    """Whether this is the telemetry of a tick."""
-    return heard.topic.endswith("/telemetry")
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -14,86 +14,29 @@ Markdown table with the machine and the date.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from measuring import (
-    ROOT,
-    Broker,
-    Heard,
-    Subscriber,
-    Window,
-    install,
-    machine_line,
-    neuromodd_command,
-    neuromodd_round,
-    print_table,
-    quantile,
-    wait_for,
-    watch,
-)
+from measuring import ROOT, machine_line, print_table
+from trial import RETURN_S, Figures, Program, Trial, install, lateness, neuromodd, quantiles, said
 
 QUIET_S = 10.0
-FIRST_S = 30.0
-RETURN_S = 120.0
-"""A program that has not published again so long after the broker's return is said not to have come back."""
-
 HOT = Path("/sys/class/thermal/thermal_zone0")
 COLLECTD = "/usr/sbin/collectd"
 APT = "apt-get install --no-install-recommends collectd-core"
 
 
-class Peer(NamedTuple):
-    """One program, ready to be started.
-
-    Attributes:
-        name: in the table.
-        version: of the program.
-        command: without the broker's port.
-        environ: besides our own.
-        interval_s: what it is told to keep.
-        of_round: tells the message that stands for one round of metrics.
-    """
-
-    name: str
-    version: str
-    command: Callable[[int], list[str]]
-    environ: dict[str, str]
-    interval_s: float
-    of_round: Callable[[Heard], bool]
-
-
-class Figures(NamedTuple):
-    """What was found out about one program."""
-
-    first_s: list[float]
-    window: Window
-    back: str
-
-
-def neuromodd(folder: Path, interval_s: float) -> Peer:
+def ours(folder: Path, interval_s: float) -> Program:
     programs = folder.parent / "neuromodd-venv"
     if not programs.exists():
         install(programs, ROOT)
-    program = programs / "bin" / "neuromodd"
-    return Peer(
-        name=f"neuromodd, {1 / interval_s:.0f} Hz",
-        version=_said([program, "--version"]),
-        command=lambda port: neuromodd_command(program, port, folder / "state", interval_s),
-        environ={},
-        interval_s=interval_s,
-        of_round=neuromodd_round,
-    )
+    return neuromodd(programs / "bin" / "neuromodd", folder / "state", interval_s)
 
 
 PSMQTT = """\
@@ -118,7 +61,7 @@ schedule:
 {temperatures}"""
 
 
-def psmqtt(folder: Path) -> Peer:
+def psmqtt(folder: Path) -> Program:
     programs = install(folder / "venv", "psmqtt")
     settings = folder / "psmqtt.yaml"
     hot = '      - {task: sensors_temperatures, params: ["*;"]}\n' if HOT.exists() else ""
@@ -127,7 +70,7 @@ def psmqtt(folder: Path) -> Peer:
         settings.write_text(PSMQTT.format(port=port, temperatures=hot))
         return [str(programs / "psmqtt")]
 
-    return Peer(
+    return Program(
         name="psmqtt",
         version=_installed(programs, "psmqtt"),
         command=command,
@@ -152,7 +95,7 @@ topic_structure=per-plugin
 """
 
 
-def glances(folder: Path) -> Peer:
+def glances(folder: Path) -> Program:
     # Its export wants paho and certifi, which are no dependencies of the bare package.
     programs = install(folder / "venv", "glances", "paho-mqtt", "certifi")
     settings = folder / "glances.conf"
@@ -163,7 +106,7 @@ def glances(folder: Path) -> Peer:
         options = ["--quiet", "--time", "1", "--export", "mqtt", "--disable-plugin", "all"]
         return [str(programs / "glances"), "-C", str(settings), *options, "--enable-plugin", plugins]
 
-    return Peer(
+    return Program(
         name="Glances",
         version=_installed(programs, "glances"),
         command=command,
@@ -197,7 +140,7 @@ TypesDB "/usr/share/collectd/types.db"
 """
 
 
-def collectd(folder: Path) -> Peer:
+def collectd(folder: Path) -> Program:
     if shutil.which(COLLECTD) is None:
         sys.exit(f"collectd is not installed: run `{APT}`, or leave it out with --only")
     plugins = [*COLLECTD_PLUGINS, "mqtt", *(["thermal"] if HOT.exists() else [])]
@@ -208,9 +151,9 @@ def collectd(folder: Path) -> Peer:
         settings.write_text(COLLECTD_CONF.format(folder=folder, port=port, plugins=loaded))
         return [COLLECTD, "-f", "-C", str(settings)]
 
-    return Peer(
+    return Program(
         name="collectd",
-        version=re.search(r"collectd (\S+),", _said([COLLECTD, "-h"]))[1],  # type: ignore[index]
+        version=re.search(r"collectd (\S+),", said(COLLECTD, "-h"))[1],  # type: ignore[index]
         command=command,
         environ={},
         interval_s=1.0,
@@ -218,124 +161,43 @@ def collectd(folder: Path) -> Peer:
     )
 
 
-PEERS: dict[str, list[Callable[[Path], Peer]]] = {
-    "neuromodd": [lambda folder: neuromodd(folder, 1.0), lambda folder: neuromodd(folder, 0.1)],
+PEERS: dict[str, list[Callable[[Path], Program]]] = {
+    "neuromodd": [lambda folder: ours(folder, 1.0), lambda folder: ours(folder, 0.1)],
     "psmqtt": [psmqtt],
     "glances": [glances],
     "collectd": [collectd],
 }
 
 
-def _said(command: list[str | Path]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def _installed(programs: Path, package: str) -> str:
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return _said([programs / "python", "-c", code])
+    return said(programs / "python", "-c", code)
 
 
-class Trial:
-    """One program with a broker of its own."""
-
-    def __init__(self, peer: Peer, folder: Path) -> None:
-        self._peer = peer
-        self._folder = folder
-        self._broker = Broker(folder)
-        self._subscriber = Subscriber(self._broker.port, "#")
-
-    def figures(self, *, starts: int, seconds: float, outage_s: float) -> Figures:
-        """Start it some times, watch it, take the broker away and give it back."""
-        self._start()
-        first_s = []
-        for _ in range(starts):
-            self._stop()
-            first_s.append(self._start())
-        try:
-            time.sleep(QUIET_S)
-            window = watch(self._process.pid, self._subscriber, self._peer.of_round, seconds)
-            back = self._after_outage(outage_s)
-        finally:
-            self._stop()
-            self._subscriber.close()
-            self._broker.stop()
-        return Figures(first_s, window, back)
-
-    def _start(self) -> float:
-        """Seconds from the start to the first round."""
-        known = len(self._subscriber.heard)
-        command, environ = self._peer.command(self._broker.port), os.environ | self._peer.environ
-        began_s = time.monotonic()
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ
-            )
-        found = self._first_round(known, FIRST_S)
-        if found is None:
-            self._stop()
-            sys.exit(f"{self._peer.name} publishes nothing: {(self._folder / 'log').read_text()[-2000:]}")
-        return found - began_s
-
-    def _stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-    def _first_round(self, known: int, timeout_s: float) -> float | None:
-        """When the first message after so many that stands for a round arrived."""
-        until_s = time.monotonic() + timeout_s
-        while time.monotonic() < until_s:
-            found = next((of for of in self._subscriber.heard[known:] if self._peer.of_round(of)), None)
-            if found is not None:
-                return found.at_s
-            time.sleep(0.01)
-        return None
-
-    def _after_outage(self, outage_s: float) -> str:
-        self._broker.kill()
-        time.sleep(outage_s)
-        known = len(self._subscriber.heard)
-        self._broker.start()
-        returned_s = time.monotonic()
-        wait_for(self._subscriber.client.is_connected, "the subscriber on the broker that is back")
-        found = self._first_round(known, RETURN_S)
-        if found is not None:
-            return f"yes, {found - returned_s:.1f} s"
-        status = self._process.poll()
-        return f"no, not in {RETURN_S:.0f} s" + ("" if status is None else f": it ended with {status}")
+def _own_lateness(program: Program, figures: Figures) -> str:
+    return lateness(figures.window) if program.name.startswith("neuromodd") else ""
 
 
-def _row(name: str, shown: Callable[[Peer, Figures], str], found: list[tuple[Peer, Figures]]) -> list[str]:
-    return [name, *(shown(*one) for one in found)]
+def _back(_: Program, figures: Figures) -> str:
+    if figures.back_s is not None:
+        return f"yes, {figures.back_s:.1f} s"
+    ended = "" if figures.ended is None else f": it ended with {figures.ended}"
+    return f"no, not in {RETURN_S:.0f} s{ended}"
 
 
-def _own_lateness(peer: Peer, figures: Figures) -> str:
-    if not peer.name.startswith("neuromodd"):
-        return ""
-    return _quantiles([json.loads(payload)["lateness_ms"] for payload in figures.window.payloads])
-
-
-def _quantiles(values: list[float]) -> str:
-    return f"{quantile(values, 0.5):.1f} ms, {quantile(values, 0.99):.1f} ms" if values else "-"
-
-
-def _interval(peer: Peer, figures: Figures) -> str:
+def _interval(program: Program, figures: Figures) -> str:
     intervals_s = figures.window.intervals_s
     if not intervals_s:
         return "-"
     mean_s = statistics.mean(intervals_s)
-    kept = abs(mean_s / peer.interval_s - 1.0) < 0.02
-    return f"{mean_s:.3f} s" + ("" if kept else f", told {peer.interval_s} s")
+    kept = abs(mean_s / program.interval_s - 1.0) < 0.02
+    return f"{mean_s:.3f} s" + ("" if kept else f", told {program.interval_s} s")
 
 
-def rows(found: list[tuple[Peer, Figures]]) -> list[list[str]]:
+def rows(found: list[tuple[Program, Figures]]) -> list[list[str]]:
     """The table's."""
-    shown: list[tuple[str, Callable[[Peer, Figures], str]]] = [
-        ("version", lambda peer, _: peer.version.removeprefix("neuromodd ")),
+    shown: list[tuple[str, Callable[[Program, Figures], str]]] = [
+        ("version", lambda program, _: program.version),
         ("processor, of a core", lambda _, of: f"{of.window.cpu_ratio:.2%}"),
         ("resident memory", lambda _, of: f"{of.window.usage.resident_bytes / 1e6:.1f} MB"),
         ("proportional memory", lambda _, of: f"{of.window.usage.proportional_bytes / 1e6:.1f} MB"),
@@ -346,12 +208,12 @@ def rows(found: list[tuple[Peer, Figures]]) -> list[list[str]]:
         ("interval between rounds, mean", _interval),
         (
             "interval off what it was told, p50, p99",
-            lambda peer, of: _quantiles(of.window.off_ms(peer.interval_s)),
+            lambda program, of: quantiles(of.window.off_ms(program.interval_s)),
         ),
         ("lateness by its own account, p50, p99", _own_lateness),
-        ("back after a broker's outage", lambda _, of: of.back),
+        ("back after a broker's outage", _back),
     ]
-    return [_row(name, show, found) for name, show in shown]
+    return [[name, *(show(*one) for one in found)] for name, show in shown]
 
 
 def main() -> None:
@@ -369,19 +231,19 @@ def main() -> None:
         for number, make in enumerate(makers):
             folder = Path(name) / str(number)
             folder.mkdir()
-            peer = make(folder)
-            print(f"{peer.name} ...", file=sys.stderr)
-            figures = Trial(peer, folder).figures(
-                starts=arguments.starts, seconds=arguments.seconds, outage_s=arguments.outage
+            program = make(folder)
+            print(f"{program.name} ...", file=sys.stderr)
+            figures = Trial(program, folder).figures(
+                starts=arguments.starts, quiet_s=QUIET_S, seconds=arguments.seconds, outage_s=arguments.outage
             )
-            found.append((peer, figures))
+            found.append((program, figures))
     load = " ".join(f"{of:.2f}" for of in os.getloadavg())
     print(
         f"{machine_line()}; {arguments.seconds:.0f} s each; broker away for {arguments.outage:.0f} s; ",
         end="",
     )
     print(f"{len(found[0][1].first_s)} starts; load at the end {load}\n")
-    print_table(["", *(peer.name for peer, _ in found)], rows(found))
+    print_table(["", *(program.name for program, _ in found)], rows(found))
 
 
 if __name__ == "__main__":

@@ -12,116 +12,20 @@ table with the machine and the date.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
-from measuring import (
-    ROOT,
-    Broker,
-    Subscriber,
-    Window,
-    install,
-    machine_line,
-    megabytes,
-    neuromodd_command,
-    neuromodd_round,
-    print_table,
-    quantile,
-    wait_for,
-    watch,
-)
+from measuring import ROOT, machine_line, megabytes, print_table
+from trial import Figures, Trial, install, lateness, neuromodd
 
-QUIET_ROUNDS = 5
-"""Ticks before the window begins."""
-
-
-class Figures(NamedTuple):
-    """What was found out at one interval."""
-
-    interval_s: float
-    window: Window
-    first_s: list[float]
-    back_s: float
-    status: int
-
-
-class Daemon:
-    """A daemon and who listens to it, on a broker of theirs."""
-
-    def __init__(self, program: Path, folder: Path, interval_s: float) -> None:
-        self._broker = Broker(folder)
-        self._interval_s = interval_s
-        self._command = neuromodd_command(program, self._broker.port, folder / "state", interval_s)
-        self._subscriber = Subscriber(self._broker.port)
-
-    def start(self) -> float:
-        """Seconds from the start to the first telemetry."""
-        known = len(self._subscriber.heard)
-        began_s = time.monotonic()
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-        return self._wait_for_round(known) - began_s
-
-    def stop(self) -> int:
-        """Its exit status."""
-        self._process.terminate()
-        return self._process.wait()
-
-    def watch(self, seconds: float) -> Window:
-        """After some quiet ticks."""
-        time.sleep(QUIET_ROUNDS * self._interval_s)
-        return watch(self._process.pid, self._subscriber, neuromodd_round, seconds)
-
-    def back_s(self, outage_s: float) -> float:
-        """Kill the broker, wait, start it again: seconds from its return to the first telemetry."""
-        self._broker.kill()
-        time.sleep(outage_s)
-        known = len(self._subscriber.heard)
-        self._broker.start()
-        returned_s = time.monotonic()
-        return self._wait_for_round(known) - returned_s
-
-    def close(self) -> None:
-        """Stop listening, and the broker."""
-        self._subscriber.close()
-        self._broker.stop()
-
-    def _wait_for_round(self, known: int) -> float:
-        found: list[float] = []
-
-        def look() -> bool:
-            found[:] = [of.at_s for of in self._subscriber.heard[known:] if neuromodd_round(of)]
-            return bool(found)
-
-        wait_for(look, "telemetry")
-        return found[0]
-
-
-def measure(program: Path, folder: Path, interval_s: float, arguments: argparse.Namespace) -> Figures:
-    daemon = Daemon(program, folder, interval_s)
-    first_s = []
-    daemon.start()
-    for _ in range(arguments.starts):
-        daemon.stop()
-        first_s.append(daemon.start())
-    try:
-        window = daemon.watch(arguments.seconds)
-        back_s = daemon.back_s(arguments.outage)
-    finally:
-        status = daemon.stop()
-        daemon.close()
-    return Figures(interval_s, window, first_s, back_s, status)
+QUIET_S = 10.0
 
 
 def column(of: Figures, outage_s: float) -> list[tuple[str, str]]:
     """Names and figures."""
-    late_ms = [json.loads(payload)["lateness_ms"] for payload in of.window.payloads]
     return [
-        ("ticks heard in the time", f"{len(late_ms)} in {of.window.seconds:.2f} s"),
+        ("ticks heard in the time", f"{len(of.window.payloads)} in {of.window.seconds:.2f} s"),
         ("processor", f"{of.window.cpu_ratio:.2%} of a core"),
         ("resident memory", megabytes(of.window.usage.resident_bytes)),
         ("proportional memory", megabytes(of.window.usage.proportional_bytes)),
@@ -130,11 +34,11 @@ def column(of: Figures, outage_s: float) -> list[tuple[str, str]]:
             f"start to first message, median / worst of {len(of.first_s)}",
             f"{statistics.median(of.first_s):.2f} s / {max(of.first_s):.2f} s",
         ),
+        ("lateness of a tick, p50 / p99", lateness(of.window)),
         (
-            "lateness of a tick, p50 / p99",
-            f"{quantile(late_ms, 0.5):.1f} ms / {quantile(late_ms, 0.99):.1f} ms",
+            f"back after a broker outage of {outage_s:.0f} s",
+            "not" if of.back_s is None else f"{of.back_s:.2f} s after its return",
         ),
-        (f"back after a broker outage of {outage_s:.0f} s", f"{of.back_s:.2f} s after its return"),
         ("exit status on SIGTERM", str(of.status)),
     ]
 
@@ -156,10 +60,17 @@ def main() -> None:
         for number, interval_s in enumerate(arguments.interval):
             folder = Path(name) / str(number)
             folder.mkdir()
-            found.append(measure(program, folder, interval_s, arguments))
+            trial = Trial(neuromodd(program, folder / "state", interval_s), folder)
+            figures = trial.figures(
+                starts=arguments.starts,
+                quiet_s=QUIET_S,
+                seconds=arguments.seconds,
+                outage_s=arguments.outage,
+            )
+            found.append(figures)
     print(f"{machine_line()}; {arguments.seconds:.0f} s each, no extras\n")
     columns = [column(of, arguments.outage) for of in found]
-    heads = ["measured", *(f"{1 / of.interval_s:g} Hz" for of in found)]
+    heads = ["measured", *(f"{1 / interval_s:g} Hz" for interval_s in arguments.interval)]
     print_table(heads, [[row[0][0], *(shown for _, shown in row)] for row in zip(*columns, strict=True)])
 
 
