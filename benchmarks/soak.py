@@ -82,7 +82,8 @@ class Run:
         self._health: dict[str, Any] = {}
         self._telemetry = self._rewards_heard = 0
         self.outages = self.troubles = self.rewards_sent = 0
-        self.state_bytes = self.highest_bytes = 0
+        self.state_bytes = 0
+        self._resident: list[tuple[int, int]] = []
         self._subscriber = Subscriber(self._broker.port, keep=False, also=self._hear)
         command = [sys.executable, *plan.program, "run", "--node", NODE, "--mqtt.host", "127.0.0.1"]
         command += ["--mqtt.port", str(self._broker.port), "--mqtt.inbound.enabled", "true"]
@@ -124,6 +125,7 @@ class Run:
         return [
             Verdict("ran for", f"{time.monotonic() - began_s:.0f} s; {took}", "", held=True),
             *self._verdicts(before, after, health),
+            Verdict("resident in the quarters after warm-up", self._quarters(warm_ticks), "", held=True),
             Verdict("exit status on SIGTERM", str(status), "0", status == 0),
         ]
 
@@ -152,8 +154,7 @@ class Run:
             ),
             Verdict(
                 "resident memory after warm-up, at the end",
-                f"{megabytes(before.resident_bytes)}, {megabytes(after.resident_bytes)}; "
-                f"highest {megabytes(self.highest_bytes)}",
+                f"{megabytes(before.resident_bytes)}, {megabytes(after.resident_bytes)}",
                 "",
                 held=True,
             ),
@@ -170,6 +171,16 @@ class Run:
             Verdict("sinks that failed", _listed(health["sinks_failed"]), "none", not health["sinks_failed"]),
             Verdict("tracebacks in the log", str(tracebacks), "0", tracebacks == 0),
         ]
+
+    def _quarters(self, since: int) -> str:
+        """The highest of each, in MB: whether a growth goes on or has come to its end."""
+        length = (self._ticks - since) / 4 or 1.0
+        highest = [0, 0, 0, 0]
+        for ticks, resident in self._resident:
+            if ticks > since:
+                quarter = min(int((ticks - since) / length), 3)
+                highest[quarter] = max(highest[quarter], resident)
+        return ", ".join(f"{of / 1e6:.2f}" for of in highest) + " MB"
 
     @property
     def _ticks(self) -> int:
@@ -225,7 +236,7 @@ class Run:
             event = {"kind": "WorkAccepted", "latency_ms": 12.0, "units": 1.0, "source": "soak"}
             self._subscriber.client.publish(f"neuromodd/{NODE}/in/reward", json.dumps(event), qos=1)
         self.state_bytes = max(self.state_bytes, _size(self._state_directory))
-        self.highest_bytes = max(self.highest_bytes, usage(self._daemon.pid).resident_bytes)
+        self._resident.append((self._ticks, usage(self._daemon.pid).resident_bytes))
         time.sleep(BEAT_S)
 
     def _look_in_peace(self, healthy: dict[str, str]) -> State:
