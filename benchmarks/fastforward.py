@@ -35,7 +35,7 @@ class Clock:
         """Seconds, as `eye.clock_s`."""
         return self.now_s
 
-    async def beats(self, interval_s: Callable[[], float], _: Callable[[], float]) -> AsyncIterator[Due]:
+    async def beats(self, interval_s: Callable[[], float], *_: object) -> AsyncIterator[Due]:
         """In place of `eye.beats`."""
         while True:
             for _round in range(ROUNDS):
