@@ -28,6 +28,9 @@ GROWTH_BYTES = 1_000_000
 STATE_BYTES = 16 * 2**20
 """Twice 4 MiB of recordings, the checkpoints, the outbox; far more than these take, far less than a leak."""
 
+POOLS_FULL = 7
+"""The loop, the sampler, the outbox, and the four of the pool, which start when as many are busy at once."""
+
 
 class Verdict(NamedTuple):
     """What was measured, its bound if it has one, and whether it held."""
@@ -73,8 +76,18 @@ def verdicts(of: Outcome) -> list[Verdict]:
             "highest in each quarter after warm-up",
             ", ".join(f"{one / 1e6:.2f}" for one in of.quarters_bytes) + " MB",
         ),
-        _constant("file descriptors", of.before.descriptors, of.after.descriptors),
-        _constant("threads", of.before.threads, of.after.threads),
+        Verdict(
+            "file descriptors after warm-up, at the end",
+            f"{of.before.descriptors}, {of.after.descriptors}",
+            "equal",
+            of.before.descriptors == of.after.descriptors,
+        ),
+        Verdict(
+            "threads after warm-up, at the end",
+            f"{of.before.threads}, {of.after.threads}",
+            f"equal, or at most {POOLS_FULL}",
+            of.after.threads == of.before.threads or of.after.threads <= POOLS_FULL,
+        ),
         Verdict(
             "state directory at its largest",
             megabytes(of.state_bytes),
@@ -88,10 +101,6 @@ def verdicts(of: Outcome) -> list[Verdict]:
         Verdict("tracebacks in the log", str(tracebacks), "0", tracebacks == 0),
         Verdict("exit status on SIGTERM", str(of.status), "0", of.status == 0),
     ]
-
-
-def _constant(what: str, before: int, after: int) -> Verdict:
-    return Verdict(f"{what} after warm-up, at the end", f"{before}, {after}", "equal", before == after)
 
 
 def _listed(counts: dict[str, Any]) -> str:
