@@ -7,10 +7,10 @@ that is killed every so often, record, keep checkpoints and take rewards. The fi
 in which a tick is a second later than the last but waits for nothing; the second is `neuromodd run`.
 
 The first part of each run is a warm-up, in which every trouble has been there once and every window is full:
-the longest are 600 ticks (lateness) and 5 checkpoints. Of the day it is the first four hours: after some two
-the interpreter's table of names doubles, once, by 0.96 MB. Then all troubles rest until `health` is as at the
-start, and the process is looked at through /proc; and again at the end. Prints a Markdown table; exits with 1
-if a bound is broken. About 6 and 11 minutes; with --quick a bit over one for both.
+the longest are 600 ticks (lateness), 5 checkpoints, and 8 MB of recordings. Of the day it is the first four
+hours. Then all troubles rest until `health` is as at the start, and the process is looked at through /proc;
+and again at the end. Prints a Markdown table; exits with 1 if a bound is broken. About 6 and 11 minutes; with
+--quick a bit over one for both.
 """
 
 from __future__ import annotations
