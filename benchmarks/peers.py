@@ -4,7 +4,8 @@
 
 neuromodd at 1 Hz and at 10 Hz, psmqtt, Glances and collectd. Those of PyPI are installed into environments of
 their own; collectd is Debian's and has to be there. Each has a private mosquitto, and publishes processor,
-memory, disk, network, load and temperatures once a second, as far as it can be told to. Each is started once
+memory, disk, network, load and temperatures once a second, as far as it can be told to; Glances with these
+plugins alone and a message a plugin, for as it comes it takes several times as much. Each is started once
 to fill the page cache and write bytecode, then as often as asked to time the first round of metrics; the last
 of these goes on, quietly for a while, then through the window. At the end the broker is killed and, after the
 outage, started again. Processor time, memory and threads are those of the program with its children. Prints a
