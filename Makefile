@@ -34,8 +34,10 @@ types: $(VENV)/.ready-test
 layers: $(VENV)/.ready-test
 	$(BIN)/lint-imports
 
+# Whole files go to a worker, so that what a file makes for its tests is made once.
+WORKERS ?= 2
 check: $(VENV)/.ready-test tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # What takes minutes: the distal reward problem in full.
 long: $(VENV)/.ready-test
