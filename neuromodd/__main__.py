@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line."""
+    if sys.argv[1:2] == ["health"]:
+        # Container engines ask twice a minute: without the options of the configuration it costs a tenth.
+        from neuromodd.health import ask_quickly  # noqa: PLC0415
+
+        status = ask_quickly(sys.argv[2:])
+        if status is not None:
+            # As cli.py would, which is what is not to be imported.
+            raise SystemExit(status)
     # The network multiplies no large matrices: a thread for each processor core would be memory for nothing.
     # It must be set before numpy is first imported, and is not for a library to set.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

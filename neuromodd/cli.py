@@ -31,6 +31,7 @@ from neuromodd.errors import (
     NeuromoddError,
     StateDirectoryLockedError,
 )
+from neuromodd.health import ANSWER_S, ask, print_answer, runtime_directories
 from neuromodd.loading import Loaded, load
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ examples:
   neuromodd run --mqtt.host broker.lan            publish to your broker
   neuromodd run --config ./neuromodd.toml --tick.interval_s 0.5
   neuromodd check                                 is the configuration right, what would run?
+  neuromodd health                                does the daemon tick?
   neuromodd sample -n 3                           three frames as JSON lines, without a broker
   neuromodd schema state                          JSON Schema of a payload
   neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
@@ -76,6 +78,7 @@ examples:
   neuromodd fpga timing.rpt && program_fpga       only if the build met its timing
 
 exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked;
+  of health: 0 it ticks, 1 it does not, or there is none
   of fpga: 1 timing is not met, 2 the reports can't be used
 """
 
@@ -173,6 +176,17 @@ def _check(parsed: argparse.Namespace) -> int:
         print(f"disabled         {', '.join(settings.sensors.disabled)}")
     print("The configuration is right.", flush=True)
     return EXIT_OK
+
+
+def _health(parsed: argparse.Namespace) -> int:
+    directories = runtime_directories()
+    try:
+        directories.append(_load(parsed).settings.checkpoint.state_directory())
+    except ConfigurationError as error:
+        # Not 2: whether there is a daemon can be told all the same.
+        for fault in error.faults:
+            _complain(str(fault))
+    return print_answer(ask(directories, parsed.timeout_s), as_json=parsed.json)
 
 
 def _sample(parsed: argparse.Namespace) -> int:
@@ -318,6 +332,19 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate the configuration and say what would run")
     check.set_defaults(command=_check)
 
+    health = commands.add_parser(
+        "health", help="ask the daemon of this host how it does; status 1 if not well"
+    )
+    health.add_argument("--json", action="store_true", help="print one line of JSON")
+    health.add_argument(
+        "--timeout-s",
+        type=_seconds,
+        default=ANSWER_S,
+        metavar="S",
+        help=f"wait for its answer ({ANSWER_S:g})",
+    )
+    health.set_defaults(command=_health)
+
     sample = commands.add_parser("sample", help="print frames as JSON lines; needs no broker")
     sample.add_argument("-n", type=_positive, default=1, metavar="N", help="how many frames (1)")
     sample.set_defaults(command=_sample)
@@ -383,6 +410,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, own in (
         (run, "[--fresh]"),
         (check, ""),
+        (health, "[--json] [--timeout-s S]"),
         (sample, "[-n N]"),
         (record, "[-n N]"),
         (export, "[--from FILE] DIRECTORY"),

@@ -32,9 +32,11 @@ from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, RequestRefusedError
 from neuromodd.eye import Due, Eye, beats, boot_s, clock_s
+from neuromodd.health import runtime_directory
 from neuromodd.loading import Loaded
 from neuromodd.notify import ServiceManager
 from neuromodd.post import Post
+from neuromodd.pulse import Pulse
 from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
 from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore, StateDirectory
@@ -105,6 +107,9 @@ class Daemon:
         self._stop = asyncio.Event()
         self._stop_reason = ""
         self._vitals = Vitals(started_utc=datetime.now(UTC), started_s=clock_s())
+        self._pulse = Pulse(
+            interval_s=settings.tick.interval_s, clock=time.monotonic, health=lambda: self._health().payload
+        )
         self._said_sensors: tuple[str, ...] = ()
         self._said_health: object = None
         self._health_due_s = 0.0
@@ -166,6 +171,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_settings)
         try:
             async with contextlib.AsyncExitStack() as stack:
+                places = filter(None, (runtime_directory(), self.state_path))
+                await stack.enter_async_context(self._pulse.listen(places))
                 if self.broker.embedded:
                     # amqtt is an extra: the daemon runs without it where a broker is set.
                     from neuromodd.broker import embedded_broker  # noqa: PLC0415
@@ -271,6 +278,7 @@ class Daemon:
             say("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
         self._newest = tick
         self._post.observe(tick)
+        self._pulse.beat()
         self._say_what_changed()
 
     def _say_what_changed(self) -> None:
@@ -473,6 +481,7 @@ class Daemon:
         assembler = self._eye.assembler
         assembler.interval_s = max(assembler.interval_s, settings.tick.interval_s)
         self._eye.assembler.work_target = settings.modulators.work_target
+        self._pulse.follow(settings.tick.interval_s)
         self._checkpoints.interval_s = settings.checkpoint.interval_s
         self._store.keep = settings.checkpoint.keep
         self._post.reload(settings)
