@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line."""
+    if os.getpid() == 1:
+        # The first process of a container is spared the signals that it does not handle: until the daemon does,
+        # and in the commands that never do, SIGTERM would be nothing, and the engine's patience ten seconds.
+        signal.signal(signal.SIGTERM, _end)
     if sys.argv[1:2] == ["health"]:
         # Container engines ask twice a minute: without the options of the configuration it costs a tenth.
         from neuromodd.health import ask_quickly  # noqa: PLC0415
@@ -23,6 +29,11 @@ def main() -> NoReturn:
     from neuromodd.cli import main as command_line  # noqa: PLC0415
 
     command_line()
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    """End as any other process does of a signal."""
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":
