@@ -23,6 +23,7 @@ test: $(VENV)/.ready-test tools lint types layers check
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/.ready-test
 	$(BIN)/ruff format .
@@ -107,6 +108,16 @@ $(HA_VENV)/.ready: pyproject.toml
 .PHONY: service-test
 service-test: $(VENV)/.ready-test tools
 	$(AS_ROOT) $(BIN)/python -m pytest -c tests/service/pytest.ini tests/service
+
+# The Dockerfile, built with buildah on a base made with debootstrap, and run. Takes minutes; leaves nothing.
+.PHONY: image-test image-tools
+image-test: $(VENV)/.ready-test tools image-tools
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 TMPDIR="$${TMPDIR:-/var/tmp}" \
+	  $(BIN)/python -m pytest -c tests/image/pytest.ini --confcutdir=tests tests/image
+
+image-tools:
+	@PATH="$$PATH:/usr/sbin"; command -v buildah >/dev/null && command -v debootstrap >/dev/null \
+	  || { $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) buildah debootstrap; }
 
 clean:
 	rm -rf $(VENV) .state build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
