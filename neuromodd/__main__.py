@@ -12,8 +12,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line."""
     if os.getpid() == 1:
-        # The first process of a container is spared the signals that it does not handle. Until the daemon does,
-        # and in commands that never do, SIGTERM would be nothing, and stopping a container take ten seconds.
+        # The first process of a container is spared the signals that it does not handle. Until the daemon
+        # does, and in commands that never do, SIGTERM would be nothing, and a stop take ten seconds.
         signal.signal(signal.SIGTERM, _end)
     if sys.argv[1:2] == ["health"]:
         # Container engines ask twice a minute: without the options of the configuration it costs a tenth.

@@ -48,10 +48,18 @@ class Buildah:
         self._policy = directory / "policy.json"
         self._policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         storage, run = directory / "storage", directory / "run"
-        self._command = ["buildah", "--storage-driver", "vfs", "--root", storage, "--runroot", run]
+        self._command: list[str | Path] = [
+            "buildah",
+            "--storage-driver",
+            "vfs",
+            "--root",
+            storage,
+            "--runroot",
+            run,
+        ]
 
     def __call__(self, verb: str, *arguments: str | Path, quiet: bool = True) -> str:
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [*self._command, verb, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -127,12 +135,12 @@ def _pip_volumes(directory: Path) -> list[str]:
         name, _, value = line.partition("=")
         words = value.strip("'").split()
         options[name.rsplit(".", 1)[-1]] = " ".join(words)
-        paths |= {
-            path for word in words if (path := urlparse(word).path) and urlparse(word).scheme in ("", "file")
-        }
+        # The pages of an index link to files beside it.
+        paths |= {Path(urlparse(word).path).parent for word in words if word.startswith("file:")}
+        paths |= {Path(word) for word in words if word.startswith("/")}
     file = directory / "pip.conf"
     file.write_text("\n".join(["[global]", *(f"{name} = {value}" for name, value in options.items())]) + "\n")
-    local = [path for path in sorted(paths) if path.startswith("/") and Path(path).exists()]
+    local = [path for path in sorted(paths) if path.exists()]
     return [f"{file}:/etc/pip.conf:ro", *(f"{path}:{path}:ro" for path in local)]
 
 
