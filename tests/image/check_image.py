@@ -115,10 +115,22 @@ def test_it_has_the_wheel_and_neither_source_nor_pip_nor_compiler(root: Path) ->
     package = next(root.glob("opt/neuromodd/lib/python3.*/site-packages/neuromodd"))
     record = next(package.parent.glob("neuromodd-*.dist-info")) / "RECORD"
     assert "neuromodd/daemon.py" in record.read_text()
-    names = {"pip", "pip3", "gcc", "cc", "c++", "make", "pyproject.toml", "Dockerfile", "uv"}
-    found = [Path(folder, name) for folder, folders, files in os.walk(root) for name in (*folders, *files)]
-    assert [path for path in found if path.name in names] == []
+    programs = {path.name for folder in root.glob("**/bin") if folder.is_dir() for path in folder.iterdir()}
+    assert "neuromodd" in programs
+    assert programs & {"pip", "pip3", "gcc", "cc", "c++", "ld", "make"} == set()
+    assert list(root.glob("**/site-packages/pip")) == []
+    assert list(root.glob("**/neuromodd/daemon.py")) == [package / "daemon.py"]
     assert not (root / "build").exists()
+
+
+def test_what_the_daemon_imports_is_compiled(start: Callable[..., Container]) -> None:
+    code = (
+        "import neuromodd.daemon, os, sys; "
+        "cached = {module: getattr(sys.modules[module], '__cached__', None) for module in sys.modules}; "
+        "print([module for module, file in cached.items() if file and not os.path.exists(file)])"
+    )
+    done = start().run_beside(["python", "-c", code])
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_what_it_adds_to_its_base_leaves_room_below_the_bound(
