@@ -97,6 +97,18 @@ def test_a_daemon_that_waits_for_its_broker_is_status_0(
     assert asked.stdout.endswith("one is due each 3600 s; the broker is awaited\n")
 
 
+def test_another_interval_is_followed(start_daemon: Callable[..., Daemon], ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "neuromodd.toml"
+    file.write_text("tick.interval_s = 3600")
+    daemon = start_daemon("--config", str(file), port=free_port(), environ=ask.runtime_environ)
+    daemon.wait_log("started")
+    file.write_text("tick.interval_s = 0.5")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("reloaded")
+    report = ask.json(ask.runtime_environ)
+    assert (report["verdict"], report["tick_bound_s"]) == ("ticking", 11.0)
+
+
 def test_asking_imports_neither_the_configuration_nor_the_daemon(
     start_daemon: Callable[..., Daemon], ask: Ask
 ) -> None:
