@@ -112,7 +112,7 @@ service-test: $(VENV)/.ready-test tools
 # The Dockerfile, built with buildah on a base made with debootstrap, and run. Takes minutes; leaves nothing.
 .PHONY: image-test image-tools
 image-test: $(VENV)/.ready-test tools image-tools
-	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 TMPDIR="$${TMPDIR:-/var/tmp}" \
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 \
 	  $(BIN)/python -m pytest -c tests/image/pytest.ini --confcutdir=tests tests/image
 
 image-tools:

@@ -58,12 +58,9 @@ def root(buildah: Buildah) -> Path:
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Path:
+def volume(buildah: Buildah) -> Path:
     """A named volume, which begins with the owner and mode of the image's folder."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    volume = tmp_path / "volume"
-    volume.mkdir(mode=0o700)
+    volume = Path(tempfile.mkdtemp(prefix="volume-", dir=buildah.directory))
     os.chown(volume, 10001, 10001)
     return volume
 
