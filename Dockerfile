@@ -16,6 +16,8 @@ SHELL ["/bin/sh", "-euc"]
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE-MIT LICENSE-APACHE ./
 COPY neuromodd neuromodd
+COPY systemd systemd
+COPY config/neuromodd.toml config/
 RUN python3 -m venv tools \
  && tools/bin/pip wheel --no-cache-dir --no-deps --wheel-dir dist . \
  && python3 -m venv --without-pip /opt/neuromodd \

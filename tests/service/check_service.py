@@ -167,6 +167,13 @@ def test_it_starts_with_the_password_of_root_as_a_user_of_its_own(
     assert service.do("cat", f"/proc/{pid}/environ").find("secret") == -1
 
 
+def test_root_may_ask_how_it_does(service: Systemd) -> None:
+    program = "/opt/neuromodd/bin/neuromodd"
+    assert service.do(program, "health").startswith("ticking: ")
+    service.do("systemctl", "stop", "neuromodd")
+    assert service.run(program, "health").returncode == 1
+
+
 @pytest.mark.usefixtures("service")
 def test_it_measures_the_host(listener: Listener) -> None:
     info = listener.wait("info").json
