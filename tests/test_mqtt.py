@@ -8,10 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from harness import Mosquitto, free_port
+from harness import Listener, Mosquitto, free_port
 
 from neuromodd.errors import MqttDeniedError, MqttLinkError
-from neuromodd.mqtt import PAYLOAD_BYTES, TIMEOUT_S, Backoff, Endpoint, Incoming, Link, Outgoing, connect
+from neuromodd.mqtt import (
+    PAYLOAD_BYTES,
+    TIMEOUT_S,
+    Backoff,
+    Endpoint,
+    Incoming,
+    Link,
+    Outgoing,
+    Protocol,
+    connect,
+)
 from neuromodd.tls import Tls
 
 OUTAGE_S = 1000.0
@@ -349,6 +359,42 @@ async def test_publishing_where_nobody_listens_is_told(mosquitto: Mosquitto) -> 
         heard = await link.publish(Outgoing("t", b"x", 1))
         await link.subscribe({"t": 1})
         assert (heard, await link.publish(Outgoing("t", b"x", 1))) == (False, True)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_message_of_quality_0_is_written_within_the_call(
+    mosquitto: Mosquitto, protocol: Protocol
+) -> None:
+    endpoint = Endpoint(
+        host="127.0.0.1", port=mosquitto.port, identifier="test", protocol=protocol, keepalive_s=60
+    )
+    async with connect(endpoint) as link:
+        sending = link.publish(Outgoing("a/b", b"now", content_type="text/plain", expiry_s=60))
+        # A coroutine that never waits ends with its first step, and gives the loop no turn.
+        with pytest.raises(StopIteration):
+            sending.send(None)
+
+
+async def test_what_the_socket_does_not_take_is_written_when_it_does(
+    mosquitto: Mosquitto, listen: Callable[..., Listener]
+) -> None:
+    listener = listen(mosquitto.port)
+    large = b"x" * 20_000_000
+    async with connect(
+        Endpoint(host="127.0.0.1", port=mosquitto.port, identifier="test", keepalive_s=60)
+    ) as link:
+        mosquitto.freeze()
+        sending = [
+            asyncio.ensure_future(link.publish(Outgoing(topic, payload)))
+            for topic, payload in (("test/lab/large", large), ("test/lab/small", b"after"))
+        ]
+        done, _ = await asyncio.wait(sending, timeout=0.3)
+        assert not done
+        mosquitto.thaw()
+        await asyncio.gather(*sending)
+        arrived = await asyncio.to_thread(listener.wait, "small")
+        assert arrived.payload == b"after"
+        assert listener.named("large")[0].payload == large
 
 
 async def test_a_flood_of_quality_0_is_bounded_and_counted(mosquitto: Mosquitto) -> None:
