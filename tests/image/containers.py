@@ -76,8 +76,10 @@ class Buildah:
         root = Path(self("mount", container))
         command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates"]
         subprocess.run([*command, _codename(), root, _mirror()], check=True, stdout=subprocess.DEVNULL)
-        for folder in ("var/cache/apt", "var/lib/apt/lists"):
-            shutil.rmtree(root / folder)
+        # What Debian's slim images leave out too.
+        papers = [f"usr/share/{name}" for name in ("doc", "info", "lintian", "locale", "man")]
+        for folder in ("var/cache/apt", "var/lib/apt/lists", *papers):
+            shutil.rmtree(root / folder, ignore_errors=True)
         pip = root / "usr/local/lib/python3.99/site-packages/pip"
         pip.mkdir(parents=True)
         (pip / "__init__.py").touch()
