@@ -30,7 +30,7 @@ from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput, Setting
 from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
-from neuromodd.errors import CheckpointMismatchError, ConfigurationError, RequestRefusedError
+from neuromodd.errors import CheckpointMismatchError, ConfigurationError, NotKeptError, RequestRefusedError
 from neuromodd.eye import Due, Eye, beats, boot_s, clock_s
 from neuromodd.health import runtime_directory
 from neuromodd.loading import Loaded
@@ -39,7 +39,8 @@ from neuromodd.post import Post
 from neuromodd.pulse import Pulse
 from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
-from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore, StateDirectory
+from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore
+from neuromodd.sinks.state_directory import StateDirectory
 from neuromodd.vitals import Vitals
 
 SINK_RETRY_S = 5.0
@@ -120,6 +121,7 @@ class Daemon:
             dimensions=settings.engine.dimensions,
             interval_s=settings.checkpoint.interval_s,
             clock=clock_s,
+            outbox_first=lambda: self._post.courier.put_away(),  # noqa: PLW0108 - the post is built below
         )
         self._requests_taken = 0
         self._ticking = asyncio.Lock()
@@ -289,6 +291,7 @@ class Daemon:
         states = (
             tuple((name, status.state) for name, status in self._eye.sampler.statuses.items()),
             self._checkpoints.health.error,
+            self._post.courier.error,
             None if self._recorder is None else self._recorder.health.error,
             tuple(self._vitals.sinks_failed.items()),
         )
@@ -330,7 +333,7 @@ class Daemon:
 
     # What can be asked for over MQTT
 
-    async def take_reward(self, event: RewardEvent) -> tuple[RewardEvent, bool]:
+    async def take_reward(self, event: RewardEvent, *, durable: bool) -> tuple[RewardEvent, bool]:
         """Take an event in, kept before it is answered; it acts with the next tick."""
         if len(self._brain.pending) >= PENDING_LIMIT:
             raise RequestRefusedError("rate", f"{PENDING_LIMIT} rewards wait for the next tick")
@@ -346,7 +349,12 @@ class Daemon:
             )
             event = event.model_copy(update={"id": identity})
         taken = RewardInput(event=event)
-        new = await self._post.courier.take_in(str(event.id), event.to_json(), lambda: self._take(taken))
+        try:
+            new = await self._post.courier.take_in(
+                str(event.id), event.to_json(), lambda: self._take(taken), durable=durable
+            )
+        except NotKeptError as error:
+            raise RequestRefusedError("failed", str(error)) from None
         return event, new
 
     async def write_checkpoint(self) -> dict[str, Any]:

@@ -61,8 +61,11 @@ log = structlog.get_logger()
 class Actions(Protocol):
     """What the daemon can be asked to do. Each may raise RequestRefusedError."""
 
-    async def take_reward(self, event: RewardEvent) -> tuple[RewardEvent, bool]:
-        """Take an event in; it with its id, and whether it is new."""
+    async def take_reward(self, event: RewardEvent, *, durable: bool) -> tuple[RewardEvent, bool]:
+        """Take an event in; it with its id, and whether it is new.
+
+        A `durable` one is refused where the disk fails; any other is then kept in memory.
+        """
 
     async def write_checkpoint(self) -> dict[str, Any]:
         """Write a checkpoint."""
@@ -209,14 +212,15 @@ class Ear:
             (CheckpointCommand, SampleNowCommand, ResetCommand, SetIntervalCommand, IdentifyCommand),
         ):
             return await self._obey(name, request)
-        return await self._take_reward(name, request)
+        return await self._take_reward(name, request, told=message.response_topic is not None)
 
-    async def _take_reward(self, name: str, request: RewardRequest) -> Reply:
+    async def _take_reward(self, name: str, request: RewardRequest, *, told: bool) -> Reply:
         if request.node not in (None, self._node):
             raise RequestRefusedError(
                 "invalid", f"node: got {shortened(request.node)}, expected {self._node}"
             )
-        event, new = await self._actions.take_reward(reward_from(request))
+        # Whoever hears of it can send it again; for anybody else memory is better than nothing.
+        event, new = await self._actions.take_reward(reward_from(request), durable=told)
         result = None if new else {"repeated": True}
         return Reply(node=self._node, request=name, ok=True, id=event.id, result=result)
 

@@ -141,14 +141,18 @@ class MissingExtraError(NeuromoddError, ImportError):
 class StateDirectoryLockedError(NeuromoddError, RuntimeError):
     """Another neuromodd holds the state directory."""
 
-    def __init__(self, directory: Path, holder: str) -> None:
+    def __init__(self, directory: Path, holder: str, remedy: str = "one daemon to a state directory") -> None:
         self.directory = directory
         self.holder = holder
-        super().__init__(f"{directory}: locked by {holder}; one daemon to a state directory")
+        super().__init__(f"{directory}: locked by {holder}; {remedy}")
 
 
 class StateDirectoryError(NeuromoddError, OSError):
     """The state directory can't be made or written."""
+
+
+class NotKeptError(NeuromoddError, OSError):
+    """What was to be kept on the disk could not be; nothing has changed."""
 
 
 class BrokerStartError(NeuromoddError, OSError):

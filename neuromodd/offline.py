@@ -18,7 +18,8 @@ from neuromodd.errors import CheckpointDamagedError, InvalidValueError, SensorAb
 from neuromodd.replay import Replay, Report, naming
 from neuromodd.scribe import Recorded
 from neuromodd.sensors.fpga import FpgaSensor
-from neuromodd.sinks.checkpoint import CheckpointStore, check_dimensions, decode
+from neuromodd.sinks.checkpoint import CheckpointStore
+from neuromodd.sinks.checkpoint_file import check_dimensions, decode
 from neuromodd.sinks.recorder import Recorder
 
 BAR_WIDTH = 30

@@ -27,7 +27,7 @@ from neuromodd.recording import (
     RecordingReader,
     Truncated,
 )
-from neuromodd.sinks.checkpoint import check_dimensions, decode, write_checkpoint
+from neuromodd.sinks.checkpoint_file import check_dimensions, decode, write_checkpoint
 
 COMPILE_BYTES = 8 * 1024**2
 """Recordings of less are over before a compiled step would be ready."""

@@ -22,7 +22,7 @@ from neuromodd.errors import (
 )
 from neuromodd.eye import Due
 from neuromodd.loading import Loaded, load
-from neuromodd.sinks.checkpoint import StateDirectory
+from neuromodd.sinks.state_directory import StateDirectory
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 

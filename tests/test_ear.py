@@ -29,6 +29,7 @@ class Doer:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
+        self.durable: list[bool] = []
         self.failure: RequestRefusedError | None = None
         self.free: asyncio.Event | None = None
 
@@ -44,7 +45,8 @@ class Doer:
         self.done.append((name, value))
         return {"did": name}
 
-    async def take_reward(self, event: RewardEvent) -> tuple[RewardEvent, bool]:
+    async def take_reward(self, event: RewardEvent, *, durable: bool) -> tuple[RewardEvent, bool]:
+        self.durable.append(durable)
         known = [of.id for name, of in self.done if name == "reward"]
         new = event.id is None or event.id not in known
         if new:
@@ -110,6 +112,14 @@ def world() -> World:
 async def test_a_reward_is_taken(world: World) -> None:
     await world.ask("in/reward", kind="WorkAccepted", latency_ms=12)
     assert world.doer.done == [("reward", WorkAccepted(latency_ms=12.0))]
+
+
+@pytest.mark.parametrize(("answer", "durable"), [(ANSWERS, True), (None, False)])
+async def test_only_whoever_can_be_told_is_refused_what_can_not_be_kept(
+    world: World, answer: str | None, durable: bool
+) -> None:
+    await world.send("in/reward", b'{"kind": "WorkAccepted"}', answer=answer)
+    assert world.doer.durable == [durable]
 
 
 async def test_an_event_of_the_library_is_taken_as_it_is(world: World) -> None:

@@ -28,7 +28,8 @@ from neuromodd.offline import export_memory, print_recording, replay_files
 from neuromodd.recording import Header, frame_line, header_line
 from neuromodd.replay import Replay
 from neuromodd.scribe import Recorded
-from neuromodd.sinks.checkpoint import CheckpointStore, decode, write_checkpoint
+from neuromodd.sinks.checkpoint import CheckpointStore
+from neuromodd.sinks.checkpoint_file import decode, write_checkpoint
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 CLEARED = "\r\x1b[K"

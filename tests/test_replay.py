@@ -27,7 +27,7 @@ from neuromodd.core.rewards import RewardParameters, SourceSwitch, WorkAccepted
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError, RecordingError
 from neuromodd.recording import Header, Item, RecordingReader, frame_line, header_line, input_line
 from neuromodd.replay import Replay, Report, replay
-from neuromodd.sinks.checkpoint import decode, write_checkpoint
+from neuromodd.sinks.checkpoint_file import decode, write_checkpoint
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 REWARD = RewardInput(event=WorkAccepted(latency_ms=250.0, source="render"))

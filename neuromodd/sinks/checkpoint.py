@@ -1,21 +1,13 @@
-"""The checkpoint sink, and the files it writes.
-
-A checkpoint is one JSON document {header, state} in its canonical form: keys sorted, no spaces. The
-header's checksum covers the rest, and a file that is not byte for byte its own canonical form is damaged.
-Written to a temporary file, synced, renamed, the directory synced: after a crash there is the old one or
-the new one.
-"""
+"""The checkpoint sink, and the checkpoints of a state directory."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
-import json
-import os
+import itertools
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,22 +15,14 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from neuromodd import __version__
 from neuromodd.core.brain import Tick
-from neuromodd.core.migration import engine_from_1
 from neuromodd.core.payloads import CheckpointHealth
-from neuromodd.errors import (
-    CheckpointDamagedError,
-    CheckpointMismatchError,
-    StateDirectoryError,
-    StateDirectoryLockedError,
-)
-from neuromodd.processes import describe_process
+from neuromodd.errors import CheckpointDamagedError
+from neuromodd.sinks.checkpoint_file import check_dimensions, read_checkpoint, write_checkpoint
 
-FORMAT = "neuromodd-checkpoint"
-VERSION = 2
-PATTERN = "checkpoint-*.json"
-LOCK_NAME = "lock"
+NAME = re.compile(r"checkpoint-\d{16}\.json")
+"""By network step. What else is in the directory, a copy that somebody made among it, is not touched."""
+
 LAST_WRITE_S = 2.0
 """What the last checkpoint of a run may take before the daemon ends without it."""
 
@@ -48,6 +32,12 @@ STUCK_S = 30.0
 ASTRAY_NS = 3_600_000_000_000
 """The clocks of a file server and of this host may differ by less."""
 
+OUTBOX_FIRST_S = 10.0
+"""So long a checkpoint waits for what its ticks have brought to be in the outbox."""
+
+LAST_OUTBOX_FIRST_S = 1.0
+"""The same for the last checkpoint of a run."""
+
 log = structlog.get_logger()
 
 
@@ -56,42 +46,6 @@ class Restored(NamedTuple):
 
     path: Path
     state: dict[str, Any]
-
-
-class StateDirectory:
-    """A directory that one process owns, held by an advisory lock until `close`.
-
-    Args:
-        path: is made if it is missing.
-        option: that names it, for the message.
-
-    Raises:
-        StateDirectoryLockedError: another process holds it.
-        StateDirectoryError: it can't be made or written.
-    """
-
-    def __init__(self, path: Path, option: str = "checkpoint.directory") -> None:
-        self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateDirectoryError(f"{option} {path}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 32, 0).strip()
-            os.close(self._lock)
-            named = describe_process(int(holder)) if holder.isdigit() else "another process"
-            raise StateDirectoryLockedError(path, named) from None
-        # The lock holds without it; a full disk must not keep the daemon from starting.
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-
-    def close(self) -> None:
-        """Let another daemon have it."""
-        os.close(self._lock)
 
 
 class CheckpointStore:
@@ -112,37 +66,50 @@ class CheckpointStore:
         """Write one checkpoint, then remove the oldest beyond `keep`.
 
         Raises:
-            OSError: it could not be written; the ones before are untouched.
+            OSError: it could not be written, or one that is too many not be removed; those that are to stay
+                are untouched.
         """
         target = self.directory / f"checkpoint-{step:016d}.json"
-        write_checkpoint(
-            target,
-            state,
-            dimensions=dimensions,
-            created_utc=created_utc,
-            draft=self.directory / "checkpoint.draft",
-        )
-        for old in self.paths()[self.keep :]:
-            old.unlink()
+        try:
+            write_checkpoint(
+                target,
+                state,
+                dimensions=dimensions,
+                created_utc=created_utc,
+                draft=self.directory / "checkpoint.draft",
+            )
+        except OSError:
+            # It may have its name already and only the directory not be synced, time after time.
+            with contextlib.suppress(OSError):
+                self._trim(target)
+            raise
+        self._trim(target)
         return target
 
     def paths(self) -> list[Path]:
-        """The checkpoints, newest first."""
-        return sorted(self.directory.glob(PATTERN), reverse=True)
+        """The checkpoints, newest first; none where there is no directory.
+
+        Raises:
+            OSError: the directory can't be read.
+        """
+        try:
+            names = [path.name for path in self.directory.iterdir()]
+        except FileNotFoundError:
+            return []
+        return [self.directory / name for name in sorted(names, reverse=True) if NAME.fullmatch(name)]
 
     def newest(self, dimensions: Mapping[str, int]) -> Restored | None:
         """The newest whole checkpoint, damaged ones set aside with a warning; None without any.
 
         Raises:
             CheckpointMismatchError: it is of another network or a newer format.
-            OSError: it can't be read.
+            OSError: the directory can't be read.
         """
         for path in self.paths():
             try:
-                header, state = decode(path, path.read_bytes())
+                header, state = read_checkpoint(path)
             except CheckpointDamagedError as error:
-                aside = self.set_aside(path, "damaged")
-                log.warning("checkpoint_damaged", path=str(path), reason=error.reason, moved_to=str(aside))
+                self._set_damaged_aside(path, error.reason)
                 continue
             check_dimensions(
                 path,
@@ -154,123 +121,39 @@ class CheckpointStore:
         return None
 
     def set_aside(self, path: Path, why: str) -> Path:
-        """Rename a checkpoint so that it is not read again; of those so renamed, `keep` stay."""
+        """Rename a checkpoint so that it is not read again; of those so renamed, `keep` stay.
+
+        Raises:
+            OSError: it could not be renamed.
+        """
         aside = path.with_suffix(f".{why}")
+        if path.is_dir() or aside.is_dir():
+            # The one does not replace the other.
+            others = (aside.with_suffix(f".{why}-{count}") for count in itertools.count(1))
+            aside = next(name for name in itertools.chain((aside,), others) if not name.exists())
         path.replace(aside)
-        # By time of writing, which a rename keeps: a step says nothing across fresh starts.
-        renamed = sorted(self.directory.glob(f"checkpoint-*.{why}"), key=_written_ns, reverse=True)
-        for old in renamed[self.keep :]:
-            old.unlink()
+        # What can't be removed now is tried again with the next.
+        with contextlib.suppress(OSError):
+            files = [of for of in self.directory.glob(f"checkpoint-*.{why}") if of.is_file()]
+            # By time of writing, which a rename keeps: a step says nothing across fresh starts.
+            for old in sorted(files, key=_written_ns, reverse=True)[self.keep :]:
+                old.unlink(missing_ok=True)
         return aside
 
-
-def write_checkpoint(
-    target: Path,
-    state: Mapping[str, Any],
-    *,
-    dimensions: Mapping[str, int],
-    created_utc: str,
-    draft: Path | None = None,
-) -> None:
-    """Write one checkpoint file, as a whole or not at all.
-
-    Args:
-        target: what it is to be called; one of that name is replaced.
-        state: of the brain.
-        dimensions: of its network.
-        created_utc: when the state was taken.
-        draft: what it is called until it is whole; not given, the target's name and `.draft`.
-
-    Raises:
-        OSError: it could not be written; what was there is untouched.
-    """
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "package_version": __version__,
-        "created_utc": created_utc,
-        "dimensions": dict(dimensions),
-    }
-    draft = draft or target.with_name(f"{target.name}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(header, state))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    except OSError:
-        # On a full disk the half of a checkpoint would hold the space that the next one needs.
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
-    _sync_directory(target.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def encode(header: Mapping[str, Any], state: Mapping[str, Any]) -> bytes:
-    """A checkpoint file's bytes."""
-    checksum = hashlib.sha256(_canonical({"header": header, "state": state})).hexdigest()
-    return _canonical({"header": {**header, "checksum": f"sha256:{checksum}"}, "state": state})
-
-
-def decode(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and state of a checkpoint file's bytes; an older format's state as this one has it.
-
-    Raises:
-        CheckpointDamagedError: the bytes are not a whole checkpoint.
-        CheckpointMismatchError: it is of a newer format.
-    """
-    try:
-        document = json.loads(data)
-        header = dict(document["header"])
-        state = dict(document["state"])
-        checksum = header.pop("checksum")
-        version = header["version"]
-        whole = encode(header, state) == data and header["format"] == FORMAT
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointDamagedError(
-            path, f"not a whole checkpoint: {type(error).__name__}: {error}"
-        ) from None
-    if not whole:
-        raise CheckpointDamagedError(
-            path, f"its content does not agree with its checksum {str(checksum)[:80]}"
-        )
-    if version == 1:
+    def _set_damaged_aside(self, path: Path, reason: str) -> None:
         try:
-            return header, {**state, "engine": engine_from_1(state["engine"])}
-        except (KeyError, TypeError, IndexError) as error:
-            raise CheckpointDamagedError(
-                path, f"no state of format 1: {type(error).__name__}: {error}"
-            ) from None
-    if version != VERSION:
-        raise CheckpointMismatchError(
-            path,
-            f"format {version}",
-            f"format {VERSION}; upgrade neuromodd, or `neuromodd run --fresh` sets it aside and starts anew",
-        )
-    return header, state
+            moved_to = str(self.set_aside(path, "damaged"))
+        except OSError as error:
+            # It is refused again at the next start; the one before it is as good without.
+            moved_to = f"nowhere: {error.strerror}"
+        log.warning("checkpoint_damaged", path=str(path), reason=reason, moved_to=moved_to)
 
-
-def check_dimensions(
-    path: Path, header: Mapping[str, Any], dimensions: Mapping[str, int], *, remedy: str = ""
-) -> None:
-    """Refuse a checkpoint of another network.
-
-    Raises:
-        CheckpointMismatchError: the message names both networks, and the remedy.
-    """
-    if header["dimensions"] != dict(dimensions):
-        raise CheckpointMismatchError(
-            path, f"a network of {_spelt(header['dimensions'])}", f"{_spelt(dimensions)}{remedy}"
-        )
+    def _trim(self, newest: Path) -> None:
+        # Whatever the steps of the others, the one just written stays.
+        paths = self.paths()
+        others = [path for path in paths if path != newest and path.is_file()]
+        for old in others[self.keep - (newest in paths) :]:
+            old.unlink(missing_ok=True)
 
 
 class CheckpointSink:
@@ -282,6 +165,8 @@ class CheckpointSink:
         dimensions: of the network.
         interval_s: from one to the next.
         clock: monotonic seconds.
+        outbox_first: waits until what the ticks so far have brought is in the outbox. A checkpoint knows its
+            rewards as given: written first, a kill between the two would lose them.
     """
 
     name = "checkpoint"
@@ -294,12 +179,14 @@ class CheckpointSink:
         dimensions: Mapping[str, int],
         interval_s: float,
         clock: Callable[[], float],
+        outbox_first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
         self.interval_s = interval_s
         self._snapshot = snapshot
         self._dimensions = dimensions
         self._clock = clock
+        self._outbox_first = outbox_first
         self._due = asyncio.Event()
         self._pending: tuple[dict[str, Any], Tick, int] | None = None
         self._beginning = 0
@@ -395,7 +282,9 @@ class CheckpointSink:
             return
         try:
             async with asyncio.timeout(LAST_WRITE_S):
-                await self._write(self._snapshot(), self._newest, self._beginning)
+                await self._write(
+                    self._snapshot(), self._newest, self._beginning, outbox_first_s=LAST_OUTBOX_FIRST_S
+                )
         except TimeoutError:
             log.warning("checkpoint_failed", error=f"the last one was not on the disk after {LAST_WRITE_S} s")
         finally:
@@ -407,8 +296,23 @@ class CheckpointSink:
             return None
         return f"{self.store.directory}: a write has not come back for over {STUCK_S:.0f} s"
 
-    async def _write(self, state: dict[str, Any], tick: Tick, beginning: int) -> None:
+    async def _await_outbox(self, timeout_s: float) -> None:
+        if self._outbox_first is not None:
+            # An outbox that hangs must not cost the checkpoint too.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._outbox_first()
+
+    async def _write(
+        self,
+        state: dict[str, Any],
+        tick: Tick,
+        beginning: int,
+        *,
+        outbox_first_s: float = OUTBOX_FIRST_S,
+    ) -> None:
         async with self._writing:
+            await self._await_outbox(outbox_first_s)
             if beginning != self._beginning:
                 # Forgotten while it waited: its step is higher than all that come now.
                 return
@@ -439,11 +343,6 @@ class CheckpointSink:
         self._written_s = self._clock()
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii") + b"\n"
-
-
 def _written_ns(path: Path) -> int:
     """When a file was written; at the beginning of time, if that is yet to come.
 
@@ -451,7 +350,3 @@ def _written_ns(path: Path) -> int:
     """
     written_ns = path.stat().st_mtime_ns
     return 0 if written_ns > time.time_ns() + ASTRAY_NS else written_ns
-
-
-def _spelt(dimensions: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in dimensions.items())

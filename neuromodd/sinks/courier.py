@@ -61,10 +61,13 @@ class Courier:
         self._staged: deque[_Staged] = deque()
         self._staged_dropped = 0
         self._storing = 0
+        # Of all that was ever offered; whatever gave way counts as put away.
+        self._offered = self._put_away = 0
         self._notes: dict[str, object] = {}
         self._changed = asyncio.Event()
         self._stored = asyncio.Event()
         self._idle = asyncio.Event()
+        self._put_some_away = asyncio.Event()
         self._process = uuid.uuid4().hex
         self._session: str | None = None
         self._access_began_s: float | None = None
@@ -83,10 +86,10 @@ class Courier:
         """Bring what was offered to the disk, until cancelled."""
         while True:
             # A disk that has failed is tried again, also if nothing happens.
-            await _within(self._changed.wait(), RETRY_S if self._outbox.health.error else None)
+            await _within(self._changed.wait(), RETRY_S if self._outbox.error else None)
             self._changed.clear()
             await self._store_staged()
-            if self._outbox.health.error:
+            if self._outbox.error:
                 await self._access(self._outbox.expire)
 
     def connected(self, connection: int) -> None:
@@ -127,12 +130,30 @@ class Courier:
         """Wait until the outbox is empty; whoever calls sets the deadline."""
         await self._idle.wait()
 
-    async def take_in(self, identity: str, event: str, taken: Callable[[], None]) -> bool:
+    async def put_away(self) -> None:
+        """Wait until what was offered so far is in the outbox: on the disk, in memory only if that failed."""
+        goal = self._offered
+        while self._put_away < goal:
+            self._put_some_away.clear()
+            await self._put_some_away.wait()
+
+    async def take_in(
+        self, identity: str, event: str, taken: Callable[[], None], *, durable: bool = False
+    ) -> bool:
         """Keep a request on the disk until an event of its id is offered; False if it came before.
 
         `taken` is called if it is new, also if whoever waits is cancelled: a repeat would not be taken again.
+
+        Args:
+            identity: of the request.
+            event: its JSON.
+            taken: see above.
+            durable: refuse it, rather than to keep it in memory only, while the disk fails.
+
+        Raises:
+            NotKeptError: it is to be durable, and the disk fails.
         """
-        kept = self._begin(partial(self._outbox.take_in, identity, event))
+        kept = self._begin(partial(self._outbox.take_in, identity, event, durable=durable))
 
         def tell(done: asyncio.Future[bool]) -> None:
             if not done.cancelled() and done.exception() is None and done.result():
@@ -164,6 +185,11 @@ class Courier:
             self._thread.shutdown(wait=False)
 
     @property
+    def error(self) -> str | None:
+        """What is wrong with the disk; None if nothing is."""
+        return self._stuck() or self._outbox.error
+
+    @property
     def dropped(self) -> int:
         """Events that gave way."""
         return self._outbox.health.dropped + self._staged_dropped
@@ -176,15 +202,17 @@ class Courier:
             update={
                 "waiting": health.waiting + self._storing + sum(of.event is not None for of in self._staged),
                 "dropped": self.dropped,
-                "error": self._stuck() or health.error,
+                "error": self.error,
             }
         )
 
     def _stage(self, staged: Sequence[_Staged]) -> None:
         self._staged.extend(staged)
+        self._offered += len(staged)
         for _ in range(sum(of.event is not None for of in self._staged) - self._outbox.max_events):
             self._give_way()
             self._staged_dropped += 1
+            self._count_put_away(1)
         if staged:
             self._idle.clear()
             self._changed.set()
@@ -211,12 +239,17 @@ class Courier:
             done = [of.done for of in batch if of.done is not None]
             self._storing += len(events)
             stored = self._begin(partial(self._outbox.add, events, session=session, done=done))
-            stored.add_done_callback(partial(self._note_stored, len(events)))
+            stored.add_done_callback(partial(self._note_stored, len(events), len(batch)))
             await asyncio.shield(stored)
 
-    def _note_stored(self, count: int, _stored: asyncio.Future[None]) -> None:
-        self._storing -= count
+    def _note_stored(self, events: int, count: int, _stored: asyncio.Future[None]) -> None:
+        self._storing -= events
         self._stored.set()
+        self._count_put_away(count)
+
+    def _count_put_away(self, count: int) -> None:
+        self._put_away += count
+        self._put_some_away.set()
 
     async def _send(
         self, entries: Sequence[Entry], publish: Publish, resting: dict[str, float]

@@ -27,6 +27,7 @@ import structlog
 
 from neuromodd.core.messages import Event
 from neuromodd.core.payloads import OutboxHealth
+from neuromodd.errors import NotKeptError
 
 FILE_NAME = "outbox.sqlite3"
 VERSION = 1
@@ -177,6 +178,10 @@ class Outbox:
         self._done: set[str] = set()
         self._came: dict[str, str] = {}
         self._seen: dict[str, None] = {}
+        # Of the requests: those in memory only, and those refused whose commit, which failed, may be found
+        # done when the file is opened again.
+        self._fleeting: set[str] = set()
+        self._denied: set[str] = set()
         self._noted: dict[str, str | None] = {}
         # Read by other threads, so never changed but replaced.
         self._total = _Total()
@@ -264,6 +269,11 @@ class Outbox:
         return self._total.rows
 
     @property
+    def error(self) -> str | None:
+        """Why all is kept in memory only; None if it is on the disk."""
+        return self._error
+
+    @property
     def health(self) -> OutboxHealth:
         """What waits, and how."""
         total = self._total
@@ -277,24 +287,40 @@ class Outbox:
 
     # What came in
 
-    def take_in(self, identity: str, event: str) -> bool:
-        """Keep a request until it has been lived through; False if its id came before."""
+    def take_in(self, identity: str, event: str, *, durable: bool = False) -> bool:
+        """Keep a request until it has been lived through; False if its id came before.
+
+        Raises:
+            NotKeptError: it is to be `durable`, and the disk fails; it is forgotten.
+        """
+        written = False
         with self._attempt() as file:
             if file is not None:
                 if file.execute("SELECT 1 FROM seen WHERE id = ?", (identity,)).fetchone() is not None:
                     return False
+                written = True
                 _remember(file, (identity,))
                 _keep_requests(file, {identity: event})
                 file.commit()
                 return True
-        if identity in self._seen:
+        if written:
+            # Not seen before: found here, its commit was done and failed to all appearances.
+            self._seen.pop(identity, None)
+            self._came.pop(identity, None)
+            if durable:
+                self._denied.add(identity)
+        elif identity in self._seen and not (durable and identity in self._fleeting):
             return False
+        if durable:
+            raise NotKeptError(f"it can't be kept: {self._error}")
+        self._fleeting.add(identity)
         self._seen[identity] = None
         self._came[identity] = event
         while len(self._seen) > SEEN_LIMIT:
             first = next(iter(self._seen))
             del self._seen[first]
             self._came.pop(first, None)
+            self._fleeting.discard(first)
         return True
 
     def left_over(self) -> list[tuple[str, str]]:
@@ -329,7 +355,8 @@ class Outbox:
 
     def close(self) -> None:
         """Let go of the file; what is in memory only has one more try."""
-        if self._file is None and (self._kept or self._gone or self._done or self._came or self._noted):
+        untold = (self._kept, self._gone, self._done, self._came, self._denied, self._noted)
+        if self._file is None and any(untold):
             self._retry_s = -math.inf
             self._opened()
         self._let_go()
@@ -428,6 +455,7 @@ class Outbox:
             "UPDATE outbox SET boot = ?, at_s = ? WHERE boot IS NOT ? OR (at_s BETWEEN 0 AND ?) IS NOT TRUE",
             (self._boot, now_s, self._boot, now_s),
         )
+        _deny_requests(file, self._denied)
         _keep_requests(file, self._came)
         _forget_requests(file, self._done)
         _remember(file, self._seen)
@@ -439,6 +467,8 @@ class Outbox:
         self._was_open, self._whole = True, False
         for told in (self._kept, self._gone, self._done, self._came, self._seen, self._noted):
             told.clear()
+        self._fleeting.clear()
+        self._denied.clear()
         self._drop(found.rows - bounded.rows)
         self._take_stock(file, bounded)
 
@@ -653,6 +683,12 @@ def _keep_requests(file: sqlite3.Connection, requests: Mapping[str, str]) -> Non
 
 def _forget_requests(file: sqlite3.Connection, identities: Iterable[str]) -> None:
     file.executemany("DELETE FROM inbox WHERE id = ?", ((identity,) for identity in identities))
+
+
+def _deny_requests(file: sqlite3.Connection, identities: Iterable[str]) -> None:
+    for identity in identities:
+        file.execute("DELETE FROM inbox WHERE id = ?", (identity,))
+        file.execute("DELETE FROM seen WHERE id = ?", (identity,))
 
 
 def _requests(file: sqlite3.Connection) -> dict[str, str]:

@@ -29,7 +29,7 @@ from neuromodd.recording import (
     header_line,
     input_line,
 )
-from neuromodd.sinks.checkpoint import StateDirectory
+from neuromodd.sinks.state_directory import StateDirectory
 
 NAME = re.compile(r"recording-(\d{6,})-\d{8}T\d{6}Z\.jsonl(\.zst)?\Z")
 QUEUE_LIMIT = 1000

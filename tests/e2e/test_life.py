@@ -16,7 +16,7 @@ import pytest
 from harness import Daemon, Listener, Mosquitto, free_port, wait_for
 
 from neuromodd import SpikingInferenceEngine
-from neuromodd.sinks.checkpoint import decode, encode
+from neuromodd.sinks.checkpoint_file import decode, encode
 
 StartDaemon = Callable[..., Daemon]
 StartBroker = Callable[..., Mosquitto]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,16 +30,11 @@ from neuromodd.errors import (
     StateDirectoryError,
     StateDirectoryLockedError,
 )
-from neuromodd.sinks.checkpoint import (
-    FORMAT,
-    STUCK_S,
-    VERSION,
-    CheckpointSink,
-    CheckpointStore,
-    StateDirectory,
-    decode,
-    encode,
-)
+from neuromodd.sinks import checkpoint as checkpoint_module
+from neuromodd.sinks import state_directory
+from neuromodd.sinks.checkpoint import STUCK_S, CheckpointSink, CheckpointStore
+from neuromodd.sinks.checkpoint_file import FORMAT, VERSION, decode, encode
+from neuromodd.sinks.state_directory import StateDirectory
 
 DIMENSIONS = {"channels": 8, "lif": 8, "izhikevich": 5}
 HEADER = {"format": FORMAT, "version": VERSION, "dimensions": {"lif": 1}}
@@ -324,6 +321,132 @@ def test_a_brain_that_resumes_from_a_file_goes_on_like_one_that_never_stopped(
     assert [resumed.step(tick.frame) for tick in frames] == frames
 
 
+@pytest.mark.parametrize("name", ["checkpoint-old.json", "checkpoint-5.json", "checkpoint-copy.json"])
+def test_a_copy_under_another_name_is_neither_taken_for_the_newest_nor_removed(
+    store: CheckpointStore, name: str
+) -> None:
+    write(store, 1, n=1).rename(store.directory / name)
+    for step in (2, 3, 4, 5):
+        write(store, step, n=step)
+    restored = store.newest(DIMENSIONS)
+    assert restored is not None
+    assert (restored.state, name in names(store)) == ({"n": 5}, True)
+
+
+def test_the_checkpoint_just_written_stays_also_among_such_of_higher_steps(store: CheckpointStore) -> None:
+    for step in (100, 200, 300):
+        write(store, step)
+    path = write(store, 7)
+    assert [of.name for of in store.paths()] == [
+        *(f"checkpoint-{step:016d}.json" for step in (300, 200)),
+        path.name,
+    ]
+
+
+def test_a_directory_that_can_not_be_synced_does_not_fill_up(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def sync_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            fail_to_sync(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_files_only)
+    for step in range(1, 10):
+        with pytest.raises(OSError, match="No space left"):
+            write(store, step)
+    assert [of.name for of in store.paths()] == [f"checkpoint-{step:016d}.json" for step in (9, 8, 7)]
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "something").touch()
+
+
+def make_huge(path: Path) -> None:
+    # Without a block on the disk.
+    path.touch()
+    os.truncate(path, 2**33)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(make_directory, id="directory"),
+        pytest.param(os.mkfifo, id="pipe nobody writes to"),
+        pytest.param(lambda path: path.symlink_to(path), id="link to itself"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), id="device without end"),
+        pytest.param(lambda path: path.touch(), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b" " * 10**6), id="spaces"),
+        pytest.param(make_huge, id="8 GB"),
+        pytest.param(lambda path: path.write_bytes(b"[" * 100_000), id="deeply nested"),
+    ],
+)
+def test_whatever_bears_the_name_of_a_checkpoint_is_set_aside_and_the_one_before_used(
+    store: CheckpointStore, spoil: Callable[[Path], object]
+) -> None:
+    good = write(store, 1, n=1)
+    bad = store.directory / "checkpoint-0000000000000002.json"
+    spoil(bad)
+    for _ in range(2):
+        restored = store.newest(DIMENSIONS)
+        assert restored is not None
+        assert restored == (good, {"n": 1})
+    assert names(store) == [good.name, bad.with_suffix(".damaged").name]
+
+
+def test_a_huge_file_that_begins_like_a_checkpoint_is_not_held_in_memory(store: CheckpointStore) -> None:
+    bad = write(store, 2, n=2)
+    head = bad.read_bytes()[:200]
+    with bad.open("r+b") as file:
+        file.write(head)
+        file.truncate(2**28)
+    tracemalloc.start()
+    try:
+        assert store.newest(DIMENSIONS) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_directory_is_set_aside_beside_one_that_was_before(store: CheckpointStore) -> None:
+    for _ in range(2):
+        make_directory(store.directory / "checkpoint-0000000000000002.json")
+        assert store.newest(DIMENSIONS) is None
+    assert names(store) == ["checkpoint-0000000000000002.damaged", "checkpoint-0000000000000002.damaged-1"]
+
+
+def test_a_damaged_checkpoint_that_can_not_be_set_aside_does_not_hide_the_one_before(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, 1, n=1)
+    write(store, 2).write_bytes(b"damaged")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with structlog.testing.capture_logs() as entries:
+        restored = store.newest(DIMENSIONS)
+    assert restored is not None
+    assert restored.state == {"n": 1}
+    assert [entry["moved_to"] for entry in entries] == ["nowhere: Read-only file system"]
+
+
+def test_a_state_directory_that_can_not_be_read_is_no_empty_one(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    write(store, 1)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError):
+        store.newest(DIMENSIONS)
+
+
 # The sink
 
 
@@ -428,6 +551,60 @@ async def test_a_checkpoint_has_the_state_of_its_tick(
     restored = store.newest(DIMENSIONS)
     assert restored is not None
     assert exact(restored.state) == exact(json.loads(json.dumps(state)))
+
+
+async def test_a_checkpoint_comes_after_what_its_ticks_brought_is_in_the_outbox(
+    store: CheckpointStore, brain: Brain, clock: Clock, make_tick: Callable[..., Tick]
+) -> None:
+    stored = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def outbox_first() -> None:
+        asked.set()
+        await stored.wait()
+
+    sink = CheckpointSink(
+        store=store,
+        snapshot=brain.state,
+        dimensions=DIMENSIONS,
+        interval_s=60.0,
+        clock=clock,
+        outbox_first=outbox_first,
+    )
+    running = asyncio.create_task(sink.run())
+    clock.now_s += 60.0
+    sink.offer(make_tick(["job"]))
+    async with asyncio.timeout(10.0):
+        await asked.wait()
+    assert names(store) == []
+    stored.set()
+    await until(lambda: sink.health.written == 1)
+    running.cancel()
+    await asyncio.wait((running,))
+
+
+async def test_an_outbox_that_hangs_does_not_cost_the_checkpoint(
+    store: CheckpointStore,
+    brain: Brain,
+    clock: Clock,
+    make_tick: Callable[..., Tick],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def outbox_first() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(checkpoint_module, "LAST_OUTBOX_FIRST_S", 0.05)
+    sink = CheckpointSink(
+        store=store,
+        snapshot=brain.state,
+        dimensions=DIMENSIONS,
+        interval_s=60.0,
+        clock=clock,
+        outbox_first=outbox_first,
+    )
+    sink.offer(make_tick())
+    await sink.stop()
+    assert len(names(store)) == 1
 
 
 async def test_a_checkpoint_is_named_by_its_network_step(
@@ -553,7 +730,7 @@ def test_a_state_directory_has_one_holder_who_is_named(directory: StateDirectory
 
 def test_another_process_can_not_hold_it_either(directory: StateDirectory) -> None:
     code = (
-        "import pathlib, sys; from neuromodd.sinks.checkpoint import StateDirectory;"
+        "import pathlib, sys; from neuromodd.sinks.state_directory import StateDirectory;"
         "StateDirectory(pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.run(
@@ -569,6 +746,53 @@ def test_another_process_can_not_hold_it_either(directory: StateDirectory) -> No
 def test_a_state_directory_that_was_closed_may_be_held_again(directory: StateDirectory) -> None:
     directory.close()
     StateDirectory(directory.path).close()
+
+
+@pytest.mark.parametrize("written", ["", "1\n", "99999999\n"])
+def test_the_holder_is_named_though_the_file_says_another(directory: StateDirectory, written: str) -> None:
+    # As when it was written in another container, or the disk was full.
+    (directory.path / "lock").write_text(written)
+    with pytest.raises(StateDirectoryLockedError, match=rf"process {os.getpid()} "):
+        StateDirectory(directory.path)
+
+
+def test_where_the_kernel_does_not_tell_the_file_names_the_holder(
+    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(state_directory, "LOCKS", tmp_path / "missing")
+    with pytest.raises(StateDirectoryLockedError, match=rf"process {os.getpid()} "):
+        StateDirectory(directory.path)
+
+
+def test_a_holder_in_another_container_is_not_given_a_wrong_number(
+    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inode = (directory.path / "lock").stat().st_ino
+    (tmp_path / "locks").write_text(f"1: FLOCK  ADVISORY  WRITE 0 fe:00:{inode} 0 EOF\n")
+    monkeypatch.setattr(state_directory, "LOCKS", tmp_path / "locks")
+    with pytest.raises(StateDirectoryLockedError, match="a process of another container"):
+        StateDirectory(directory.path)
+
+
+def test_of_the_locks_those_held_on_the_file_count() -> None:
+    table = """\
+1: POSIX  ADVISORY  WRITE 11 fe:00:700 0 EOF
+2: FLOCK  ADVISORY  WRITE 12 fe:00:700 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 13 fe:00:700 0 EOF
+3: FLOCK  ADVISORY  WRITE 14 fe:00:7001 0 EOF
+"""
+    assert state_directory.lock_holders(table, 700) == [12]
+
+
+def test_a_file_system_without_locks_is_an_error_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateDirectoryError, match="can't be locked: No locks available"):
+        StateDirectory(tmp_path)
 
 
 def test_a_lock_that_a_dead_holder_left_behind_does_not_count(tmp_path: Path) -> None:

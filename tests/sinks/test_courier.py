@@ -662,6 +662,38 @@ async def test_a_request_is_told_to_be_new_also_if_whoever_asks_is_cancelled(run
     assert told == ["a"]
 
 
+async def test_what_was_offered_is_put_away_when_it_is_on_the_disk(
+    run: Run, outbox: Outbox, hang: Callable[[str], Hang]
+) -> None:
+    hung = hang("add")
+    run.courier.offer([reward(0)])
+    run.courier.settle(["a"])
+    putting = asyncio.create_task(run.courier.put_away())
+    await until(hung.began.is_set)
+    await asyncio.sleep(0)
+    assert not putting.done()
+    hung.release.set()
+    async with asyncio.timeout(WAIT_S):
+        await putting
+    assert waiting(outbox) == ["id-0"]
+
+
+async def test_what_gave_way_counts_as_put_away(
+    start: Callable[..., Run], make_outbox: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = make_outbox(max_events=2)
+    hung = Hang(outbox, "add", monkeypatch)
+    run = start(over=outbox)
+    try:
+        run.courier.offer([reward(0)])
+        await until(hung.began.is_set)
+        run.courier.offer([reward(number) for number in range(1, 9)])
+    finally:
+        hung.release.set()
+    async with asyncio.timeout(WAIT_S):
+        await run.courier.put_away()
+
+
 async def test_a_request_that_was_settled_is_not_left_over(run: Run) -> None:
     await run.courier.take_in("a", '"a"', lambda: None)
     await run.courier.take_in("b", '"b"', lambda: None)

@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 )
 
 from neuromodd.core.messages import Event
+from neuromodd.errors import NotKeptError
 from neuromodd.sinks import outbox as module
 from neuromodd.sinks.outbox import FILE_NAME, RETRY_S, VERSION, Entry, Outbox
 
@@ -957,6 +958,58 @@ def test_a_request_that_came_while_the_disk_failed_is_left_over(open_outbox: Mak
     disk.broken = lambda _: False
     outbox.close()
     assert open_outbox().left_over() == [("b", "{}")]
+
+
+def test_a_durable_request_is_refused_while_the_disk_fails_and_taken_afterwards(
+    outbox: Outbox, disk: Disk, clock: Clock
+) -> None:
+    assert outbox.take_in("a", "{}", durable=True)
+    disk.broken = writes
+    for _ in range(2):
+        with pytest.raises(NotKeptError, match=r"can't be kept: .*disk I/O error"):
+            outbox.take_in("b", "{}", durable=True)
+    assert outbox.take_in("a", "{}", durable=True) is False
+    disk.broken = lambda _: False
+    clock.now_s += RETRY_S
+    assert [outbox.take_in("b", "{}", durable=True) for _ in range(2)] == [True, False]
+    assert outbox.left_over() == [("a", "{}"), ("b", "{}")]
+
+
+def test_nobody_is_told_of_a_request_in_memory_that_it_is_kept(
+    outbox: Outbox, disk: Disk, clock: Clock
+) -> None:
+    disk.broken = writes
+    assert outbox.take_in("a", "{}")
+    with pytest.raises(NotKeptError):
+        outbox.take_in("a", "{}", durable=True)
+    disk.broken = lambda _: False
+    clock.now_s += RETRY_S
+    assert outbox.take_in("a", "{}", durable=True) is False
+    assert outbox.left_over() == [("a", "{}")]
+
+
+# The commit of a request: the fifth statement.
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_request_that_was_refused_is_not_found_kept_because_its_commit_was_done_after_all(
+    outbox: Outbox, disk: Disk, clock: Clock, readable: bool
+) -> None:
+    outbox.left_over()
+    disk.late, disk.fail_at = True, disk.statements + 5
+    disk.broken = lambda statement: not readable and statement.startswith("SELECT id, crc, event")
+    with pytest.raises(NotKeptError):
+        outbox.take_in("a", "{}", durable=True)
+    assert disk.failed == 2 - readable
+    disk.broken, disk.fail_at = (lambda _: False), None
+    clock.now_s += RETRY_S
+    assert outbox.left_over() == []
+    assert outbox.take_in("a", "{}", durable=True)
+
+
+def test_a_request_whose_commit_was_done_after_all_is_taken_as_new(outbox: Outbox, disk: Disk) -> None:
+    outbox.left_over()
+    disk.late, disk.fail_at = True, disk.statements + 5
+    assert [outbox.take_in("a", "{}") for _ in range(2)] == [True, False]
+    assert disk.failed == 1
 
 
 def test_a_note_that_was_taken_while_the_disk_failed_survives(open_outbox: MakeOutbox, disk: Disk) -> None:
