@@ -44,9 +44,11 @@ check: $(VENV)/.ready-test tools
 long: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m long
 
-# What takes longer still: a day of ticks and ten minutes at 20 Hz, with everything failing in turn.
+# What takes half an hour: kills by the hundred, every bit of a checkpoint; then a day of ticks and ten minutes at
+# 20 Hz, with everything failing in turn.
 .PHONY: soak
 soak: $(VENV)/.ready-test tools
+	$(BIN)/python -m pytest -m soak
 	$(BIN)/python benchmarks/soak.py
 
 # Cost and speed on this machine, for the tables in the README.

@@ -4,7 +4,8 @@
  * FAULTS_BELOW is the directory, FAULTS_CONTROL a file of two words, read at each call: an errno, and letters
  * for the calls that fail with it: o open for writing, r open for reading and read, w write, s sync, t truncate,
  * m rename, u unlink. With h, a write takes half of what it is given; with h and w, every other one, and the
- * rest fail. An empty file, or none, is a sound disk.
+ * rest fail. With z, fdatasync, which is SQLite's, takes a third of a second. An empty file, or none, is a sound
+ * disk.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -44,31 +45,42 @@ static int opened_below(int descriptor)
     return below(path);
 }
 
-/* The errno of the calls that `letter` stands for; 0 if they work. */
-static int fault(char letter)
+/* What the control file says. */
+static void told(int *number, char letters[32])
 {
-    char text[64] = "", letters[32] = "";
-    int number = 0, kept = errno;
+    char text[64] = "";
+    int kept = errno;
     const char *control = getenv("FAULTS_CONTROL");
     /* Not `open` and `read`: those are ours. */
     int file = control == NULL ? -1 : (int)syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC);
+    *number = 0;
+    letters[0] = 0;
     if (file >= 0) {
         if (syscall(SYS_read, file, text, sizeof text - 1) > 0)
-            sscanf(text, "%d %31s", &number, letters);
+            sscanf(text, "%d %31s", number, letters);
         syscall(SYS_close, file);
     }
     errno = kept;
-    if (letter == 'h')
-        return strchr(letters, 'h') != NULL;
-    return strchr(letters, letter) == NULL ? 0 : number;
 }
 
+static int has(char letter)
+{
+    int number;
+    char letters[32];
+    told(&number, letters);
+    return strchr(letters, letter) != NULL;
+}
+
+/* The errno of the calls that `letter` stands for, set; 0 if they work. */
 static int fails(char letter)
 {
-    int number = fault(letter);
-    if (number != 0)
-        errno = number;
-    return number != 0;
+    int number;
+    char letters[32];
+    told(&number, letters);
+    if (strchr(letters, letter) == NULL)
+        return 0;
+    errno = number;
+    return number;
 }
 
 /* How much of `size` bytes is to be written; -1 if it fails. */
@@ -76,8 +88,8 @@ static ssize_t granted(int descriptor, size_t size)
 {
     if (!opened_below(descriptor))
         return (ssize_t)size;
-    int halved = fault('h') && size > 1;
-    if (halved && (fault('w') == 0 || atomic_fetch_add(&writes, 1) % 2 == 0))
+    int halved = has('h') && size > 1;
+    if (halved && (!has('w') || atomic_fetch_add(&writes, 1) % 2 == 0))
         return (ssize_t)(size / 2);
     return fails('w') ? -1 : (ssize_t)size;
 }
@@ -127,9 +139,16 @@ ON_DESCRIPTOR(ssize_t, pread, 'r', (int descriptor, void *data, size_t size, off
 ON_DESCRIPTOR(ssize_t, pread64, 'r', (int descriptor, void *data, size_t size, off64_t at),
               (descriptor, data, size, at), int, void *, size_t, off64_t)
 ON_DESCRIPTOR(int, fsync, 's', (int descriptor), (descriptor), int)
-ON_DESCRIPTOR(int, fdatasync, 's', (int descriptor), (descriptor), int)
 ON_DESCRIPTOR(int, ftruncate, 't', (int descriptor, off_t length), (descriptor, length), int, off_t)
 ON_DESCRIPTOR(int, ftruncate64, 't', (int descriptor, off64_t length), (descriptor, length), int, off64_t)
+
+int fdatasync(int descriptor)
+{
+    REAL(int, "fdatasync", int);
+    if (opened_below(descriptor) && has('z'))
+        usleep(333000);
+    return opened_below(descriptor) && fails('s') ? -1 : real(descriptor);
+}
 
 int rename(const char *from, const char *to)
 {
