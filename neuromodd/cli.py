@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
@@ -74,6 +75,7 @@ examples:
   neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
   neuromodd record -n 3600                        an hour of frames, recorded
   neuromodd replay recording-*.jsonl --out ticks.jsonl
+  neuromodd checkpoint list                       what the daemon would go on from
   neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
   neuromodd fpga timing.rpt && program_fpga       only if the build met its timing
 
@@ -249,6 +251,50 @@ def _export_mem(parsed: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _checkpoint_list(parsed: argparse.Namespace) -> int:
+    from neuromodd.checkpoints import list_checkpoints  # noqa: PLC0415 - as above
+
+    directory = _load(parsed).settings.checkpoint.state_directory()
+    list_checkpoints(directory, as_json=parsed.json, now_utc=datetime.now(UTC))
+    return EXIT_OK
+
+
+def _checkpoint_show(parsed: argparse.Namespace) -> int:
+    from neuromodd.checkpoints import show_checkpoint  # noqa: PLC0415 - as above
+
+    settings = _load(parsed).settings
+    show_checkpoint(
+        settings.checkpoint.state_directory(),
+        parsed.file,
+        node=settings.node_name(),
+        as_json=parsed.json,
+        now_utc=datetime.now(UTC),
+    )
+    return EXIT_OK
+
+
+def _checkpoint_reset(parsed: argparse.Namespace) -> int:
+    from neuromodd.checkpoints import reset_checkpoints  # noqa: PLC0415 - as above
+
+    if not parsed.yes and not sys.stdin.isatty():
+        _complain("checkpoint reset: there is no terminal to ask on; --yes agrees beforehand")
+        return EXIT_CONFIGURATION
+    checkpoint = _load(parsed).settings.checkpoint
+    done = reset_checkpoints(
+        checkpoint.state_directory(),
+        keep=checkpoint.keep,
+        agreed=(lambda _: True) if parsed.yes else _agreed,
+    )
+    return EXIT_OK if done else EXIT_FAILED
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def _capture(parsed: argparse.Namespace) -> int:
     from neuromodd.capture import Capture  # noqa: PLC0415 - as above
 
@@ -377,6 +423,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export_mem)
 
+    _add_checkpoint(commands)
+
     capture = commands.add_parser(
         "capture", help="store a redacted copy of what the sensors read, for a report"
     )
@@ -421,6 +469,32 @@ def _parser() -> argparse.ArgumentParser:
         command.usage = f"{command.prog} {own} [--config FILE] [--OPTION VALUE ...]".replace("  ", " ")
         _add_options(command)
     return parser
+
+
+def _add_checkpoint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("checkpoint", help="list, show or set aside what the daemon remembers")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    listed = actions.add_parser(
+        "list", help="the checkpoints in the state directory, and whether they are whole"
+    )
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    listed.set_defaults(command=_checkpoint_list)
+
+    show = actions.add_parser("show", help="what one holds: levels, weights, counts")
+    show.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="a checkpoint (the newest in the state directory)"
+    )
+    show.add_argument("--json", action="store_true", help="print JSON")
+    show.set_defaults(command=_checkpoint_show)
+
+    reset = actions.add_parser("reset", help="set all aside: the next start begins anew; no daemon may run")
+    reset.add_argument("--yes", action="store_true", help="do not ask; needed without a terminal")
+    reset.set_defaults(command=_checkpoint_reset)
+
+    for action, own in ((listed, "[--json]"), (show, "[--json] [FILE]"), (reset, "[--yes]")):
+        action.usage = f"{action.prog} {own} [--config FILE] [--OPTION VALUE ...]"
+        _add_options(action)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

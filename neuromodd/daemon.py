@@ -40,6 +40,7 @@ from neuromodd.pulse import Pulse
 from neuromodd.scribe import build_recorder
 from neuromodd.sinks.base import Sink
 from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore
+from neuromodd.sinks.checkpoint_file import MISFITS
 from neuromodd.sinks.state_directory import StateDirectory
 from neuromodd.vitals import Vitals
 
@@ -426,7 +427,7 @@ class Daemon:
             return
         try:
             self._brain.restore(restored.state)
-        except (KeyError, TypeError, ValueError) as error:
+        except MISFITS as error:
             raise CheckpointMismatchError(
                 restored.path,
                 f"a state that does not fit ({type(error).__name__}: {error})",

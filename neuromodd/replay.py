@@ -27,15 +27,12 @@ from neuromodd.recording import (
     RecordingReader,
     Truncated,
 )
-from neuromodd.sinks.checkpoint_file import check_dimensions, decode, write_checkpoint
+from neuromodd.sinks.checkpoint_file import MISFITS, check_dimensions, decode, write_checkpoint
 
 COMPILE_BYTES = 8 * 1024**2
 """Recordings of less are over before a compiled step would be ready."""
 
 PROGRESS_S = 0.2
-
-MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
-"""What a brain raises over a state that is not one of its own."""
 
 
 @dataclass(kw_only=True)

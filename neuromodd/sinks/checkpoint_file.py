@@ -25,6 +25,9 @@ from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError
 FORMAT = "neuromodd-checkpoint"
 VERSION = 2
 
+MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+"""What is raised over a state that is not one of a brain of this version."""
+
 _BEFORE_SUM = b'{"header":{"checksum":"sha256:'
 _SUM_DIGITS = 64
 _CHUNK_BYTES = 65536
@@ -99,7 +102,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise CheckpointDamagedError(path, "not a file")
             expected, found = _checksums(path, file)
             if expected != found:
-                raise CheckpointDamagedError(path, f"its content does not agree with its checksum {expected}")
+                raise CheckpointDamagedError(path, "its content does not agree with its checksum")
             file.seek(0)
             data = file.read()
     except OSError as error:
