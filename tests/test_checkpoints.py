@@ -261,7 +261,6 @@ def test_reset_without_a_terminal_wants_to_be_told_yes(ask: Ask, state: Path) ->
 def test_reset_is_refused_while_a_daemon_runs_with_the_remedies(
     mosquitto: Mosquitto, start_daemon: Callable[..., Daemon], ask: Ask, state: Path
 ) -> None:
-    # The newest does not end a daemon that does not check its own.
     daemon = start_daemon("--fresh", port=mosquitto.port)
     daemon.wait_log("started")
     path_of(state, 5).touch()
