@@ -35,6 +35,10 @@ class FailingDisk:
         """Let the calls that the letters stand for fail with an errno."""
         self._tell(f"{number} {calls}")
 
+    def kill_at(self, call: int) -> None:
+        """Let a process be killed at one of its calls that change something, counted from 1."""
+        self._tell(f"{call} k")
+
     def heal(self) -> None:
         self._tell("")
 

@@ -359,6 +359,9 @@ class Outbox:
         if self._file is None and any(untold):
             self._retry_s = -math.inf
             self._opened()
+        if self._kept:
+            # Those that the file has from before are in it still.
+            log.warning("outbox_not_saved", messages=len(self._kept), error=self._error)
         self._let_go()
 
     # The file

@@ -4,14 +4,16 @@
  * FAULTS_BELOW is the directory, FAULTS_CONTROL a file of two words, read at each call: an errno, and letters
  * for the calls that fail with it: o open for writing, r open for reading and read, w write, s sync, t truncate,
  * m rename, u unlink. With h, a write takes half of what it is given; with h and w, every other one, and the
- * rest fail. With z, fdatasync, which is SQLite's, takes a third of a second. An empty file, or none, is a sound
- * disk.
+ * rest fail. With z, fdatasync, which is SQLite's, takes a third of a second. With k, the number is of the call, of
+ * those that change something, at which the process is killed, in a write when half is done. An empty file, or
+ * none, is a sound disk.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,7 +27,7 @@
     if (real == NULL)                                                \
         real = (result(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
-static atomic_uint writes;
+static atomic_uint writes, changes;
 
 static int below(const char *path)
 {
@@ -71,12 +73,29 @@ static int has(char letter)
     return strchr(letters, letter) != NULL;
 }
 
+/* Whether this call, the next of those that change something, is the last. */
+static int is_last(void)
+{
+    int number;
+    char letters[32];
+    told(&number, letters);
+    return strchr(letters, 'k') != NULL && atomic_fetch_add(&changes, 1) + 1 == (unsigned)number;
+}
+
+static void die_if_last(void)
+{
+    if (is_last())
+        kill(getpid(), SIGKILL);
+}
+
 /* The errno of the calls that `letter` stands for, set; 0 if they work. */
 static int fails(char letter)
 {
     int number;
     char letters[32];
     told(&number, letters);
+    if (letter != 'r')
+        die_if_last();
     if (strchr(letters, letter) == NULL)
         return 0;
     errno = number;
@@ -84,14 +103,18 @@ static int fails(char letter)
 }
 
 /* How much of `size` bytes is to be written; -1 if it fails. */
-static ssize_t granted(int descriptor, size_t size)
+static ssize_t granted(int descriptor, const void *data, size_t size)
 {
     if (!opened_below(descriptor))
         return (ssize_t)size;
+    if (is_last()) {
+        syscall(SYS_write, descriptor, data, size / 2);
+        kill(getpid(), SIGKILL);
+    }
     int halved = has('h') && size > 1;
     if (halved && (!has('w') || atomic_fetch_add(&writes, 1) % 2 == 0))
         return (ssize_t)(size / 2);
-    return fails('w') ? -1 : (ssize_t)size;
+    return has('w') && fails('w') ? -1 : (ssize_t)size;
 }
 
 static int may_open(const char *path, int flags)
@@ -116,7 +139,7 @@ OPEN(open64)
     ssize_t name parameters                                          \
     {                                                                \
         REAL(ssize_t, #name, __VA_ARGS__);                           \
-        ssize_t size = granted(descriptor, asked);                   \
+        ssize_t size = granted(descriptor, data, asked);                   \
         return size < 0 ? -1 : real arguments;                       \
     }
 WRITE(write, (int descriptor, const void *data, size_t asked), (descriptor, data, (size_t)size), int,

@@ -1037,6 +1037,15 @@ def test_what_is_in_memory_reaches_a_disk_that_is_back_when_the_outbox_is_closed
     assert ids(open_outbox()) == ["id-0"]
 
 
+def test_what_can_not_be_saved_at_the_end_is_said(outbox: Outbox, disk: Disk) -> None:
+    disk.broken = lambda _: True
+    put(outbox, reward(0), reward(1))
+    with structlog.testing.capture_logs() as entries:
+        outbox.close()
+    assert [(of["event"], of["messages"]) for of in entries] == [("outbox_not_saved", 2)]
+    assert "disk I/O error" in entries[0]["error"]
+
+
 def move_away(directory: Path) -> Path:
     return directory.rename(directory.with_name("elsewhere"))
 
