@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -149,6 +150,7 @@ class Lives:
         self._start = start
         self.step = 0
         self.due: set[str] = set()
+        self.lags: list[int] = []
 
     def heard(self, name: str) -> list[Any]:
         return [of.json for of in list(self._listener.heard) if of.topic == f"neuromodd/{self._node}/{name}"]
@@ -167,7 +169,7 @@ class Lives:
         return daemon
 
     def live(
-        self, delay_s: float, *, oldest_ticks: int = 6, meanwhile: Callable[[], None] = lambda: None
+        self, delay_s: float, *, oldest_ticks: int = 20, meanwhile: Callable[[], None] = lambda: None
     ) -> None:
         """Start one, and kill it some time after its first ticks; see what it left."""
         before = len(self.heard("state"))
@@ -178,8 +180,9 @@ class Lives:
         assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
         last = max(state["step"] for state in self.heard("state"))
         _, state = read_checkpoint(max(self._state.glob("checkpoint-*.json")))
-        # A checkpoint with every tick, and one that was being written; some more, as machines are busy.
-        assert last - state["engine"]["step"] <= 20 * oldest_ticks
+        # A checkpoint with every tick, but for those during a write: a busy machine's may take half a second.
+        self.lags.append((last - state["engine"]["step"]) // 20)
+        assert self.lags[-1] <= oldest_ticks
         assert state["engine"]["step"] > self.step
         assert daemon.logged("checkpoint_damaged") == []
         self.step = state["engine"]["step"]
@@ -218,6 +221,8 @@ def test_a_daemon_that_is_killed_again_and_again_goes_on_and_loses_no_reward(
     # Side by side, since each waits most of the time.
     with ThreadPoolExecutor() as pool:
         list(pool.map(live, three))
+    # As a rule it is that of a tick or two before.
+    assert statistics.median(lag for lives in three for lag in lives.lags) <= 4
 
 
 def test_a_checkpoint_is_not_written_before_the_rewards_that_it_knows_as_given(
