@@ -183,7 +183,7 @@ class Lives:
         # A checkpoint with every tick, but for those during a write: a busy machine's may take half a second.
         self.lags.append((last - state["engine"]["step"]) // 20)
         assert self.lags[-1] <= oldest_ticks
-        assert state["engine"]["step"] > self.step
+        assert state["engine"]["step"] >= self.step
         assert daemon.logged("checkpoint_damaged") == []
         self.step = state["engine"]["step"]
         known_ms = datetime.fromisoformat(state["last"]["time_utc"]).timestamp() * 1000.0
@@ -215,6 +215,8 @@ def test_a_daemon_that_is_killed_again_and_again_goes_on_and_loses_no_reward(
         for _ in range(kills // 3):
             lives.live(rng.uniform(0.0, 0.15))
         lives.begin()
+        # Each has got somewhere, as a rule: a kill may come before the first checkpoint is whole.
+        assert lives.step > 20 * (kills // 3)
         assert len(lives.due) > kills // 3
         wait_for(lambda: not lives.missing(), "the rewards")
 
