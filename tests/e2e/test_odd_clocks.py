@@ -26,7 +26,7 @@ from harness import Daemon, Heard, Listener, Mosquitto, wait_for
 
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.recording import RecordingReader
-from neuromodd.sinks.checkpoint import decode
+from neuromodd.sinks.checkpoint_file import decode
 from neuromodd.sinks.outbox import FILE_NAME
 
 INTERVAL_S = 0.2

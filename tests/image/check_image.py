@@ -128,9 +128,7 @@ def test_what_the_daemon_imports_is_compiled(start: Callable[..., Container]) ->
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_it_is_not_large(
-    buildah: Buildah, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_not_large(buildah: Buildah, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base_mb, image_mb = _size_mb(buildah.unpack(BASE)), _size_mb(root)
     with capsys.disabled():
         sys.stdout.write(f"\nbase {base_mb:.0f} MB, with the packages {image_mb:.0f} MB\n")
