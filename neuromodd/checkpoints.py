@@ -19,7 +19,7 @@ from neuromodd.sinks.checkpoint import CheckpointStore
 from neuromodd.sinks.checkpoint_file import MISFITS, read_checkpoint
 from neuromodd.sinks.state_directory import StateDirectory
 
-ASIDE_SUFFIXES = (".damaged", ".fresh", ".reset")
+ASIDE_SUFFIXES = (".damaged", ".format", ".fresh", ".reset")
 
 SHOWN_NEURONS = 32
 """Of larger networks the weights are told as a whole."""

@@ -18,7 +18,7 @@ import structlog
 from neuromodd.core.brain import Tick
 from neuromodd.core.payloads import CheckpointHealth
 from neuromodd.errors import CheckpointDamagedError
-from neuromodd.sinks.checkpoint_file import check_dimensions, read_checkpoint, write_checkpoint
+from neuromodd.sinks.checkpoint_file import VERSION, check_dimensions, read_checkpoint, write_checkpoint
 
 NAME = re.compile(r"checkpoint-\d{16}\.json")
 """By network step. What else is in the directory, a copy that somebody made among it, is not touched."""
@@ -117,6 +117,8 @@ class CheckpointStore:
                 dimensions,
                 remedy="; `neuromodd run --fresh` sets it aside and starts anew",
             )
+            if header["version"] != VERSION:
+                self._keep_original(path, header["version"])
             return Restored(path, state)
         return None
 
@@ -147,6 +149,18 @@ class CheckpointStore:
             # It is refused again at the next start; the one before it is as good without.
             moved_to = f"nowhere: {error.strerror}"
         log.warning("checkpoint_damaged", path=str(path), reason=reason, moved_to=moved_to)
+
+    def _keep_original(self, path: Path, version: int) -> None:
+        """Give a checkpoint of an older format a second name: for the way back to an older release."""
+        original = path.with_suffix(f".format-{version}")
+        try:
+            original.hardlink_to(path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            log.warning("checkpoint_not_kept", path=str(original), error=error.strerror)
+        else:
+            log.info("checkpoint_kept", format=version, path=str(original))
 
     def _trim(self, newest: Path) -> None:
         # Whatever the steps of the others, the one just written stays.

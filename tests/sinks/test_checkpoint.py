@@ -895,6 +895,24 @@ def test_a_checkpoint_of_format_1_is_taken_over(tmp_path: Path) -> None:
     assert restored.path.exists()
 
 
+def test_the_original_of_an_older_format_outlives_those_that_come(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-0000000000004000.json").write_bytes(VERSION_1.read_bytes())
+    store = CheckpointStore(tmp_path, keep=1)
+    for _ in range(2):
+        assert store.newest(Brain().parameters.engine.dimensions) is not None
+    store.write({}, step=5000, dimensions={"lif": 1}, created_utc="")
+    kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert kept == ["checkpoint-0000000000004000.format-1", "checkpoint-0000000000005000.json"]
+    assert (tmp_path / kept[0]).read_bytes() == VERSION_1.read_bytes()
+
+
+def test_of_the_present_format_no_original_is_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.write({}, step=5000, dimensions=Brain().parameters.engine.dimensions, created_utc="")
+    assert store.newest(Brain().parameters.engine.dimensions) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0000000000005000.json"]
+
+
 @pytest.mark.parametrize("engine", [{}, {"dimensions": 8}, None])
 def test_a_checkpoint_of_format_1_without_its_state_is_damaged(engine: object) -> None:
     data = encode({**HEADER, "version": 1}, {"engine": engine})
