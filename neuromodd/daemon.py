@@ -31,7 +31,7 @@ from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, NotKeptError, RequestRefusedError
-from neuromodd.eye import Due, Eye, beats, boot_s, clock_s
+from neuromodd.eye import LONGEST_SLEEP_S, Due, Eye, beats, boot_s, clock_s
 from neuromodd.health import runtime_directory
 from neuromodd.loading import Loaded
 from neuromodd.notify import ServiceManager
@@ -172,6 +172,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._reload_settings)
+        needed_s = 2.0 * (self._settings.sensors.deadline_s + LONGEST_SLEEP_S)
+        if self._manager.watchdog_s is not None and self._manager.watchdog_s < needed_s:
+            log.warning("watchdog_short", watchdog_s=self._manager.watchdog_s, needed_s=needed_s)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 places = filter(None, (runtime_directory(), self.state_path))
@@ -286,14 +289,15 @@ class Daemon:
 
     def _say_what_changed(self) -> None:
         """Publish `info` when other sensors are found, and `health` every so often and on a change."""
-        if self._eye.sampler.found != self._said_sensors:
-            self._said_sensors = self._eye.sampler.found
+        found = self._eye.sampler.found
+        if found != self._said_sensors:
+            self._said_sensors = found
             self._publisher.publish(self._info())
         states = (
-            tuple((name, status.state) for name, status in self._eye.sampler.statuses.items()),
-            self._checkpoints.health.error,
+            [status.state for status in self._eye.sampler.statuses.values()],
+            self._checkpoints.error,
             self._post.courier.error,
-            None if self._recorder is None else self._recorder.health.error,
+            None if self._recorder is None else self._recorder.error,
             tuple(self._vitals.sinks_failed.items()),
         )
         if states != self._said_health or clock_s() >= self._health_due_s:
@@ -311,8 +315,10 @@ class Daemon:
         said = [f"ticking every {self._settings.tick.interval_s:g} s", self._publisher.status]
         if failing:
             said.append(f"no reading from {', '.join(failing)}")
-        if self._checkpoints.health.error is not None:
-            said.append(f"no checkpoint: {self._checkpoints.health.error}")
+        if self._checkpoints.error is not None:
+            said.append(f"no checkpoint: {self._checkpoints.error}")
+        if self._post.courier.error is not None:
+            said.append(f"no outbox: {self._post.courier.error}")
         if fault is not None and fault.is_damage:
             said.append(f"fault {fault.fault_class.code}")
         return "; ".join(said)

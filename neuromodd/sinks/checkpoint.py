@@ -226,13 +226,18 @@ class CheckpointSink:
             self._due.set()
 
     @property
+    def error(self) -> str | None:
+        """What is wrong with the disk; None if nothing is."""
+        return self._stuck() or self._error
+
+    @property
     def health(self) -> CheckpointHealth:
         """How the checkpoints are."""
         return CheckpointHealth(
             age_s=None if self._written_s is None else max(self._clock() - self._written_s, 0.0),
             written=self._written,
             failures=self._failures,
-            error=self._stuck() or self._error,
+            error=self.error,
         )
 
     async def run(self) -> None:

@@ -135,6 +135,11 @@ class Recorder:
         return len(self._queue)
 
     @property
+    def error(self) -> str | None:
+        """What is wrong with the disk; None if nothing is."""
+        return self._stuck() or self._error
+
+    @property
     def health(self) -> RecorderHealth:
         """How the recordings are."""
         path = self._files.path
@@ -144,7 +149,7 @@ class Recorder:
             dropped=self._dropped,
             total_bytes=self._files.total_bytes,
             failures=self._failures,
-            error=self._stuck() or self._error,
+            error=self.error,
         )
 
     async def run(self) -> None:

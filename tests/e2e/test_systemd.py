@@ -144,6 +144,18 @@ def test_a_stuck_tick_loop_gives_no_sign_of_life(
         process.kill()
 
 
+def test_a_watchdog_that_a_hanging_sensor_would_set_off_is_warned_of(
+    mosquitto: Mosquitto, start_daemon: StartDaemon, manager: Manager
+) -> None:
+    patient = ["--sensors.deadline_s", "20"]
+    short = start_daemon(*patient, port=mosquitto.port, environ=watched(manager, 40.0))
+    assert short.wait_log("watchdog_short")["needed_s"] == 42.0
+    assert short.end() == 0
+    long = start_daemon(*patient, port=mosquitto.port, environ=watched(manager, 60.0))
+    long.wait_log("started")
+    assert not long.logged("watchdog_short")
+
+
 def test_a_reload_and_the_end_are_announced(
     mosquitto: Mosquitto, start_daemon: StartDaemon, manager: Manager
 ) -> None:
