@@ -126,9 +126,9 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     with live(tmp_path_factory.mktemp("stopped")) as life:
         listener, process = life.listener, life.daemon.process
         life.notes["sent"] = life.send_rewards()
-        life.notes["state before"] = listener.wait(
-            "state", lambda heard: heard.json["modulators"]["phasic"]["dopamine"] > 0.5
-        ).json
+        # One of after the last reward: a later one would have raised the level again.
+        life.notes["state before"] = listener.wait("state", count=len(listener.named("state")) + 2).json
+        assert life.notes["state before"]["modulators"]["phasic"]["dopamine"] > 0.5
         process.send_signal(signal.SIGSTOP)
         with contextlib.closing(sqlite3.connect(f"file:{life.state / FILE_NAME}?mode=ro", uri=True)) as box:
             (life.notes["waiting"],) = box.execute(
@@ -142,7 +142,9 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             "state", lambda heard: heard.json["sequence"] > life.notes["state before"]["sequence"] + 2
         ).json
         wait_for(lambda: life.notes["sent"] <= set(life.reward_ids()), "every reward")
-        listener.wait("health", lambda heard: heard.json["ticks"]["gaps"] > 0)
+        health = listener.wait("health", lambda heard: heard.json["ticks"]["gaps"] > 0)
+        seen = len([heard for heard in listener.named("telemetry") if heard.at_s <= health.at_s])
+        listener.wait("telemetry", count=seen + 8)
         assert life.daemon.end() == 0
         yield life
 
