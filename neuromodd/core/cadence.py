@@ -61,13 +61,8 @@ class Gate:
         self._last: Mapping[str, Any] | None = None
         self._last_s = -math.inf
 
-    @property
-    def needs_values(self) -> bool:
-        """Whether it looks at what is published."""
-        return self.cadence.deadband is not None
-
-    def due(self, values: Mapping[str, Any] | None, now_s: float) -> bool:
-        """Whether to publish in this tick, whose payload is `values` if they are needed."""
+    def due(self, values: Mapping[str, Any], now_s: float) -> bool:
+        """Whether to publish in this tick, whose payload is `values`; they must not change afterwards."""
         if self.cadence.ticks == 0:
             return False
         if self.cadence.deadband is None:

@@ -15,19 +15,12 @@ from neuromodd.core.brain import Tick
 from neuromodd.core.diagnostics import Fault
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.payloads import (
     REWARD_PAYLOADS,
     FaultPayload,
-    Flags,
     HealthPayload,
     InfoPayload,
-    Levels,
-    ModulatorsPayload,
-    PhasicLevels,
-    Rates,
-    SpikesPayload,
-    StatePayload,
-    Surprise,
 )
 from neuromodd.core.rewards import EPOCH, RewardEvent, event_id
 
@@ -103,7 +96,7 @@ class Event(NamedTuple):
 
     def encoded(self, *, replayed: bool) -> bytes:
         """The payload as it is published; `replayed` when it is sent later than it happened."""
-        return _encode({**self.payload, "replayed": replayed})
+        return encoded({**self.payload, "replayed": replayed})
 
 
 def topic(prefix: str, node: str, name: str) -> str:
@@ -119,51 +112,59 @@ def telemetry_event(frame: TelemetryFrame) -> Event:
     return Event(f"{frame.boot_id}:{frame.sequence}", "telemetry", values)
 
 
-def state_payload(tick: Tick) -> StatePayload:
-    """Modulators, flags, surprise and rates of the tick."""
-    levels = tick.modulators
-    return StatePayload(
-        node=tick.frame.node,
-        sequence=tick.frame.sequence,
-        time_utc=tick.frame.time_utc,
-        step=tick.result.step,
-        modulators=ModulatorsPayload(
-            **levels.model_dump(),
-            tonic=Levels(**tick.tonic.model_dump()),
-            phasic=PhasicLevels(**tick.phasic.model_dump()),
-        ),
-        flags=Flags(stress=tick.stressed, reward=tick.rewarded, focus=tick.focused),
-        surprise=Surprise(
-            total=tick.surprise_total,
-            channels=dict(zip(CHANNELS, tick.result.prediction_error, strict=True)),
-        ),
-        rates=Rates(lif=tick.result.lif_rates, izhikevich=tick.result.izhikevich_rates),
-    )
+def state_values(tick: Tick) -> dict[str, Any]:
+    """Modulators, flags, surprise and rates of the tick: the JSON values of a `StatePayload`.
+
+    Not by way of one: whatever is in a tick has been checked, and each tick has its state.
+    """
+    frame, result = tick.frame, tick.result
+    return {
+        "node": frame.node,
+        "sequence": frame.sequence,
+        "time_utc": None if frame.time_utc is None else _utc(frame.time_utc),
+        "step": result.step,
+        "modulators": {
+            **_levels(tick.modulators),
+            "tonic": _levels(tick.tonic),
+            "phasic": {
+                "dopamine": tick.phasic.dopamine,
+                "cortisol": tick.phasic.cortisol,
+                "acetylcholine": tick.phasic.acetylcholine,
+            },
+        },
+        "flags": {"stress": tick.stressed, "reward": tick.rewarded, "focus": tick.focused},
+        "surprise": {
+            "total": tick.surprise_total,
+            "channels": dict(zip(CHANNELS, result.prediction_error, strict=True)),
+        },
+        "rates": {"lif": result.lif_rates, "izhikevich": result.izhikevich_rates},
+    }
 
 
 def state_message(tick: Tick) -> Message:
     """The state of the tick."""
-    return Message("state", state_payload(tick).to_json().encode())
+    return Message("state", encoded(state_values(tick)))
 
 
-def spikes_payload(tick: Tick) -> SpikesPayload:
-    """Spike counts and potentials of the tick."""
-    return SpikesPayload(
-        node=tick.frame.node,
-        sequence=tick.frame.sequence,
-        time_utc=tick.frame.time_utc,
-        step=tick.result.step,
-        steps=tick.result.steps,
-        input_spikes=tick.result.input_spikes,
-        lif_spikes=tick.result.lif_spikes,
-        izhikevich_spikes=tick.result.izhikevich_spikes,
-        lif_potentials=tick.potentials,
-    )
+def spikes_values(tick: Tick) -> dict[str, Any]:
+    """Spike counts and potentials of the tick: the JSON values of a `SpikesPayload`."""
+    frame, result = tick.frame, tick.result
+    return {
+        "node": frame.node,
+        "sequence": frame.sequence,
+        "time_utc": None if frame.time_utc is None else _utc(frame.time_utc),
+        "step": result.step,
+        "steps": result.steps,
+        "input_spikes": result.input_spikes,
+        "lif_spikes": result.lif_spikes,
+        "izhikevich_spikes": result.izhikevich_spikes,
+        "lif_potentials": tick.potentials,
+    }
 
 
 def spikes_message(tick: Tick) -> Message:
     """The spikes of the tick."""
-    return Message("spikes", spikes_payload(tick).to_json().encode())
+    return Message("spikes", encoded(spikes_values(tick)))
 
 
 def reward_event(event: RewardEvent) -> Event:
@@ -204,8 +205,26 @@ def record_message(name: str, payload: InfoPayload | HealthPayload) -> Message:
     return Message(name, payload.to_json().encode())
 
 
-def _encode(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+def encoded(values: dict[str, Any]) -> bytes:
+    """A payload of these values."""
+    return _ENCODER.encode(values).encode()
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _levels(levels: NeuroModulators) -> dict[str, float | None]:
+    return {
+        "dopamine": levels.dopamine,
+        "cortisol": levels.cortisol,
+        "acetylcholine": levels.acetylcholine,
+        "tempo": levels.tempo,
+    }
+
+
+def _utc(time: datetime) -> str:
+    """As the records write it."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - parsed JSON

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from neuromodd.core.fpga import FpgaMetrics
 from neuromodd.core.frame import (
@@ -54,8 +53,7 @@ DOMINANT_SHARE = 0.5
 """A control group dominates when it uses more than this share of all processors' busy time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(NamedTuple):
     """What one sensor handed over, and the monotonic time in seconds at which it did."""
 
     value: object

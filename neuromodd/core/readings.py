@@ -44,8 +44,7 @@ class PcieCounters(NamedTuple):
     transmit_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuReading:
+class CpuReading(NamedTuple):
     """Processor time in clock ticks and throttle events since boot, and what holds right now."""
 
     busy_ticks: int | None = None
@@ -58,22 +57,19 @@ class CpuReading:
     throttles: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PressureReading:
+class PressureReading(NamedTuple):
     """Stall time in microseconds since boot; keys as in PressureSample without `_ratio` (`cpu_some`)."""
 
     stalled_us: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskReading:
+class DiskReading(NamedTuple):
     """Counters by disk name (`sda`)."""
 
     disks: Mapping[str, DiskCounters]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkReading:
+class NetworkReading(NamedTuple):
     """Counters by interface name (`eth0`)."""
 
     interfaces: Mapping[str, InterfaceCounters]

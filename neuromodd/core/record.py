@@ -93,9 +93,10 @@ else:
                     cls.__name__, [f"got {len(positional)} positional values, expected {len(names)} at most"]
                 )
             try:
-                if not positional:
-                    return super().__call__(**values)
-                return super().__call__(**dict(zip(names, positional, strict=False)), **values)
+                if positional:
+                    return super().__call__(**dict(zip(names, positional, strict=False)), **values)
+                # What `super().__call__` comes to, two calls shorter: a tick makes some twenty records.
+                return cls.__pydantic_validator__.validate_python(values, self_instance=cls.__new__(cls))
             except ValidationError as error:
                 raise _fail(cls.__name__, error) from None
 

@@ -13,9 +13,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import structlog
 
@@ -63,8 +62,7 @@ class Divisible(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SensorStatus:
+class SensorStatus(NamedTuple):
     """How a sensor is; `duration_ms` is how long its last reading took."""
 
     state: SensorState
@@ -179,8 +177,7 @@ class Sampler:
             log.info("sensor_back", sensor=name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     name: str
     state: SensorState
     duration_ms: float
@@ -235,8 +232,7 @@ class _Job:
     def run(self) -> bool:
         """Read the sensors, on the worker's thread; False if the loop gave up on this thread meanwhile."""
         for sensor in self._sensors:
-            with self._lock:
-                self._current = (sensor.name, self._loop.time())
+            self._current = (sensor.name, self._loop.time())
             outcome = _read(sensor, self._clock)
             with self._lock:
                 self._current = None

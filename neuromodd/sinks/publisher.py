@@ -22,11 +22,12 @@ from neuromodd.core.messages import (
     TOPICS,
     Event,
     Message,
+    encoded,
     fault_event,
     reward_event,
-    spikes_payload,
+    spikes_values,
     state_message,
-    state_payload,
+    state_values,
     telemetry_event,
     topic,
 )
@@ -174,11 +175,10 @@ class Publisher:
         """Put the tick's messages where the connection picks them up."""
         first, self._last = self._last is None, tick
         self._offer_telemetry(tick)
-        for name, payload in (("state", state_payload), ("spikes", spikes_payload)):
+        for name, values_of in (("state", state_values), ("spikes", spikes_values)):
             gate = self._gates[name]
-            made = payload(tick) if gate.cadence.ticks else None
-            if made is not None and gate.due(made.model_dump() if gate.needs_values else None, self._clock()):
-                self.publish(Message(name, made.to_json().encode()))
+            if gate.cadence.ticks and gate.due(values := values_of(tick), self._clock()):
+                self.publish(Message(name, encoded(values)))
         if tick.events:
             if self._cadences.reward:
                 self.courier.offer([reward_event(event) for event in tick.events])
