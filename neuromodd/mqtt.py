@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -64,6 +64,7 @@ _BAD_LOGIN = frozenset({4, 5, 134, 135})
 _UNSUPPORTED = frozenset({1, 132})
 """Unacceptable protocol version: of MQTT 3.1.1 and of 5."""
 
+_PUBLISH = 0x30
 _TAKEN_OVER = 142
 _NOBODY_LISTENS = 16
 _UNSPECIFIED = 128
@@ -167,6 +168,7 @@ class Link:
         self._paho = client._client  # noqa: SLF001
         self._loop = asyncio.get_running_loop()
         self._publishing = False
+        self._emptied = asyncio.Event()
         self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
         self._incoming: asyncio.Queue[Incoming] = asyncio.Queue()
         self._ended: asyncio.Future[BaseException | ReasonCode] = self._loop.create_future()
@@ -185,9 +187,10 @@ class Link:
             MqttLinkError: the connection is lost, or the broker took too long.
             MqttDeniedError: the broker refused the message.
         """
-        info = self._begin(message)
-        if message.qos == 0 and info.is_published():
+        if message.qos == 0:
+            await self.post([message])
             return True
+        info = self._begin(message)
         answer = self._answers[info.mid] = self._loop.create_future()
         # Only while somebody waits: paho makes two objects for each call, also of QoS 0.
         self._paho.on_publish = self._answered
@@ -209,10 +212,52 @@ class Link:
             raise MqttDeniedError(message.topic, str(answer.result()).lower())
         return bool(answer.result().value != _NOBODY_LISTENS)
 
+    async def post(self, messages: Sequence[Outgoing]) -> None:
+        """Publish messages of QoS 0 in one write; return when the socket has taken them.
+
+        Through paho each would cost a tick a tenth of what it costs as a whole.
+
+        Raises:
+            MqttLinkError: the connection is lost, or the broker took too long.
+        """
+        rest = self._send_now(b"".join(_packet(message, self.protocol) for message in messages))
+        if not rest:
+            return
+        self._publishing = True
+        try:
+            # Behind what waits there; it may be a part of a packet, or several: paho only writes it.
+            self._paho._packet_queue(_PUBLISH, rest, 0, 0, MQTTMessageInfo(0))  # noqa: SLF001 - as above
+        finally:
+            self._publishing = False
+        self._write()
+        if not self._emptied.is_set():
+            await self._wait_until_written()
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Send to the socket what it takes at once; what is left."""
+        plain = self._paho.socket()
+        if plain is None:
+            raise self._loss() if self._ended.done() else MqttLinkError("the connection was lost")
+        if self._paho.want_write() or isinstance(plain, ssl.SSLSocket):
+            # TLS wants the same bytes again that it did not take, and paho keeps them.
+            return data
+        try:
+            return data[plain.send(data) :]
+        except OSError:
+            # It would block, or is lost; paho finds out which.
+            return data
+
+    async def _wait_until_written(self) -> None:
+        emptied = asyncio.ensure_future(self._emptied.wait())
+        try:
+            await asyncio.wait((emptied, self._ended), timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            emptied.cancel()
+        if not self._emptied.is_set():
+            raise self._loss() if self._ended.done() else MqttLinkError("the broker did not answer in time")
+
     def _begin(self, message: Outgoing) -> MQTTMessageInfo:
         """Give a message to paho, and have it written at once if the socket takes it.
-
-        Left to the loop, each message would cost it some five turns.
 
         Raises:
             MqttLinkError: the connection is lost.
@@ -239,7 +284,11 @@ class Link:
         """Write what waits; what the socket does not take is written when it does."""
         _write_out(self._paho, self._client._disconnected)  # noqa: SLF001 - as above
         watched = self._paho.socket()
-        if self._paho.want_write() and watched is not None and watched.fileno() >= 0:
+        if not self._paho.want_write():
+            self._emptied.set()
+            return
+        self._emptied.clear()
+        if watched is not None and watched.fileno() >= 0:
             self._loop.add_writer(watched.fileno(), self._write)
 
     def _wants_to_write(self, *_: Any) -> None:  # noqa: ANN401 - paho's
@@ -529,6 +578,19 @@ def _will_properties(will: Outgoing) -> Properties:
         properties.ContentType = will.content_type
         properties.PayloadFormatIndicator = 1
     return properties
+
+
+def _packet(message: Outgoing, protocol: Protocol) -> bytes:
+    """A PUBLISH packet of QoS 0 (MQTT 5, 3.3; MQTT 3.1.1, 3.3)."""
+    topic = message.topic.encode()
+    properties = _properties(message).pack() if protocol == "5" else b""
+    left = 2 + len(topic) + len(properties) + len(message.payload)
+    head = bytearray((_PUBLISH | message.retain,))
+    while left > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        head.append(left & 0x7F | 0x80)
+        left >>= 7
+    head.append(left)
+    return b"".join((head, len(topic).to_bytes(2, "big"), topic, properties, message.payload))
 
 
 def _properties(message: Outgoing) -> _Properties:

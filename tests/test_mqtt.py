@@ -375,6 +375,45 @@ async def test_a_message_of_quality_0_is_written_within_the_call(
             sending.send(None)
 
 
+@pytest.mark.parametrize("newest", [True, False])
+async def test_packets_of_any_length_arrive_as_they_were_sent(
+    mosquitto: Mosquitto, listen: Callable[..., Listener], newest: bool
+) -> None:
+    listener = listen(mosquitto.port, newest=newest)
+    # Around the lengths at which a packet's head grows by a byte.
+    lengths = [0, 1, *(2**bits - less for bits in (7, 14, 21) for less in range(60))]
+    named = (("schema_version", "1"), ("größe", "µ"))
+    messages = [
+        Outgoing(f"test/läb/{length}", b"x" * length, content_type="text/plain", properties=named)
+        for length in lengths
+    ]
+    endpoint = Endpoint(
+        host="127.0.0.1",
+        port=mosquitto.port,
+        identifier="test",
+        protocol="5" if newest else "3.1.1",
+        keepalive_s=60,
+    )
+    async with connect(endpoint) as link:
+        await link.post(messages)
+        await link.publish(Outgoing("test/läb/last", b"", 1))
+        await asyncio.to_thread(listener.wait, "last")
+    arrived = [heard for heard in listener.heard if heard.name != "last"]
+    assert [(heard.topic, heard.payload) for heard in arrived] == [of[:2] for of in messages]
+    if newest:
+        assert {(heard.content_type, heard.properties) for heard in arrived} == {("text/plain", named)}
+
+
+async def test_a_retained_message_of_quality_0_is_kept(
+    mosquitto: Mosquitto, listen: Callable[..., Listener]
+) -> None:
+    async with connect(Endpoint(host="127.0.0.1", port=mosquitto.port, identifier="test")) as link:
+        await link.publish(Outgoing("test/lab/kept", b"now", retain=True))
+    listener = listen(mosquitto.port)
+    heard = await asyncio.to_thread(listener.wait, "kept")
+    assert (heard.payload, heard.retained) == (b"now", True)
+
+
 async def test_what_the_socket_does_not_take_is_written_when_it_does(
     mosquitto: Mosquitto, listen: Callable[..., Listener]
 ) -> None:

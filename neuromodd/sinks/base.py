@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from neuromodd.core.brain import Tick
@@ -46,6 +47,14 @@ class Newest(Generic[T]):
         self._items.pop(key, None)
         if not self._items:
             self._present.clear()
+
+    def take_waiting(self, wanted: Callable[[T], bool]) -> list[T]:
+        """All `wanted` ones that wait now, the one that has waited longest first."""
+        taken = [key for key, item in self._items.items() if wanted(item)]
+        items = [self._items.pop(key) for key in taken]
+        if not self._items:
+            self._present.clear()
+        return items
 
     async def take(self) -> T:
         """The item of the key that has waited longest."""

@@ -447,7 +447,13 @@ class Publisher:
 
     async def _send_states(self, link: Link) -> None:
         while True:
-            await self._send(link, await self._states.take())
+            message = await self._states.take()
+            if message.qos:
+                await self._send(link, message)
+            else:
+                quick = [message, *self._states.take_waiting(lambda of: of.qos == 0)]
+                await link.post(quick)
+                self._published += len(quick)
 
     async def _send_events(self, link: Link) -> None:
         async def publish(event: Event, replayed: bool) -> None:  # noqa: FBT001 - the courier's
