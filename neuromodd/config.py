@@ -235,7 +235,7 @@ class MqttSettings(Record):
         description="first part of every topic",
     )
     keepalive_s: int = Field(
-        default=30, ge=5, le=3600, description="a silent broker is given up after 1.5 times this"
+        default=30, ge=5, le=3600, description="a broker that is silent for some twice as long is given up"
     )
     health_interval_s: float = Field(
         default=10.0, ge=1.0, le=3600.0, description="between two health messages"

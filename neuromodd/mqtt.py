@@ -347,6 +347,23 @@ class Link:
         self._client._disconnected.add_done_callback(self._broke)  # noqa: SLF001 - as above
         # From here on only the loop's own thread writes.
         self._paho.on_socket_register_write = self._wants_to_write
+        # aiomqtt looks after the connection once a second: a twentieth of what a daemon at 1 Hz costs.
+        if self._client._misc_task is not None:  # noqa: SLF001 - as above
+            self._client._misc_task.cancel()  # noqa: SLF001 - as above
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Ping the broker if nothing else has been heard or said, and see whether it answered."""
+        if self._ended.done():
+            return
+        try:
+            stands = self._paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS
+        except OSError as error:
+            self._ended.set_result(error)
+            return
+        if stands:
+            # Of what is agreed with the broker, which waits half of it longer than it says.
+            self._loop.call_later(max(self._paho.keepalive / 8.0, 1.0), self._look_after)
 
     def _loss(self) -> MqttLinkError:
         """Why the connection was lost."""

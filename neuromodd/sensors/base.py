@@ -232,7 +232,8 @@ class _Job:
     def run(self) -> bool:
         """Read the sensors, on the worker's thread; False if the loop gave up on this thread meanwhile."""
         for sensor in self._sensors:
-            self._current = (sensor.name, self._loop.time())
+            with self._lock:
+                self._current = (sensor.name, self._loop.time())
             outcome = _read(sensor, self._clock)
             with self._lock:
                 self._current = None
