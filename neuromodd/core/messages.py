@@ -238,9 +238,7 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - parsed JSON
         # The largest doubles have no double above to be rounded to.
         return rounded if math.isfinite(rounded) else value
     if kind is dict:
-        return {
-            name: of if of is None or name in UNROUNDED else _rounded(of) for name, of in value.items()
-        }
+        return {name: of if of is None or name in UNROUNDED else _rounded(of) for name, of in value.items()}
     if kind is list:
         return [_rounded(of) for of in value]
     return value
