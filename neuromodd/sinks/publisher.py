@@ -371,8 +371,9 @@ class Publisher:
         if self._last is not None and self._cadences.state.ticks:
             messages.append(self._outgoing("state", state_message(self._last).payload))
         for outgoing in (*messages, *extras):
-            # What waited from before is older.
+            # What waited from before is older; what comes while these are on their way is not.
             self._states.discard(outgoing.topic)
+        for outgoing in (*messages, *extras):
             if await self._send(link, outgoing) and outgoing in extras:
                 self._extra_sent(outgoing)
         if self._last is not None and self._cadences.fault:

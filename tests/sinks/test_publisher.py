@@ -189,6 +189,22 @@ async def test_a_publisher_introduces_itself(
     assert await retained(listen, mosquitto.port) == {"status": b"online", "info": INFO, "health": HEALTH}
 
 
+async def test_what_comes_during_the_introduction_is_not_taken_for_older(
+    make_run: StartRun, mosquitto: Mosquitto, listen: Listen
+) -> None:
+    newer = b'{"of": "info", "interval_s": 0.1}'
+
+    def announce() -> list[Message]:
+        # As a reload may: after the introduction was written, before it is sent.
+        asyncio.get_running_loop().call_soon(run.publisher.publish, Message("info", newer))
+        return [Message("info", INFO)]
+
+    run = make_run(mosquitto.port, announce=announce)
+    publisher = run.start()
+    await until(lambda: publisher.health.published == 3)
+    assert (await retained(listen, mosquitto.port))["info"] == newer
+
+
 async def test_after_a_tick_the_introduction_has_state_and_fault(
     make_run: StartRun, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
 ) -> None:
