@@ -38,7 +38,8 @@ layers: $(VENV)/.ready-test
 # Whole files go to a worker, so that what a file makes for its tests is made once.
 WORKERS ?= 2
 check: $(VENV)/.ready-test tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not long and not soak and not alone'
+	$(BIN)/python -m pytest -m alone
 
 # What takes minutes: the distal reward problem in full.
 long: $(VENV)/.ready-test

@@ -107,6 +107,7 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+@pytest.mark.alone
 def test_a_real_burn_raises_load_dopamine_and_the_cpu_neuron(
     mosquitto: Mosquitto, listen: Listen, start_daemon: StartDaemon, burning: Callable[[bool], None]
 ) -> None:
