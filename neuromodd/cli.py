@@ -134,7 +134,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 async def _daemon(parsed: argparse.Namespace, loaded: Loaded) -> None:
-    # The daemon brings numpy, aiomqtt and the sensors: `check` and `schema` are quicker without.
+    # The daemon brings aiomqtt and the sensors: `check` and `schema` are quicker without.
     from neuromodd.daemon import Daemon  # noqa: PLC0415
 
     daemon = Daemon(loaded, reload=lambda: _load(parsed), fresh=parsed.fresh)

@@ -47,6 +47,8 @@ from neuromodd.vitals import Vitals
 SINK_RETRY_S = 5.0
 """A sink that raised is started again after this."""
 
+READY_RETRY_S = 0.2
+
 SHORTEST_INTERVAL_S = 0.05
 """Between two ticks: rates over less time are noise."""
 
@@ -219,7 +221,9 @@ class Daemon:
         """Tell the service manager when there has been a tick and the broker has it, or is waited for."""
         await self._ticked.wait()
         await self._publisher.settled.wait()
-        self._manager.ready()
+        # A manager that is busy takes nothing in; one that is never told would start us anew.
+        while not self._manager.ready():  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(READY_RETRY_S)
 
     async def _guard(self, sink: Sink) -> None:
         """Keep one sink's failure from being anybody else's."""

@@ -33,10 +33,11 @@ class ServiceManager:
         """Whether anybody is told."""
         return self._address is not None
 
-    def ready(self) -> None:
-        """The daemon has started, once however often this is called."""
+    def ready(self) -> bool:
+        """The daemon has started; whether that is known by now, or nobody is there to know it."""
         if not self._ready:
             self._ready = self._tell("READY=1")
+        return self._ready or not self.present
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`, sent when it changes."""

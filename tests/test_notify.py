@@ -62,6 +62,13 @@ def test_ready_is_said_once(told: ServiceManager, manager: Manager) -> None:
     assert manager.heard() == ["READY=1"]
 
 
+def test_ready_is_known_once_it_was_taken_in(told: ServiceManager, tmp_path: Path) -> None:
+    (tmp_path / "notify").rename(tmp_path / "away")
+    assert not told.ready()
+    (tmp_path / "away").rename(tmp_path / "notify")
+    assert told.ready()
+
+
 def test_a_status_is_one_line_sent_when_it_changes(told: ServiceManager, manager: Manager) -> None:
     for text in ("ticking", "ticking", "waiting for\nthe broker"):
         told.status(text)
@@ -134,7 +141,7 @@ def test_without_a_manager_nobody_is_told(environ: dict[str, str], clock: Clock)
     told = ServiceManager({**environ, "WATCHDOG_USEC": "1000000"}, clock)
     assert not told.present
     assert told.watchdog_s is None
-    told.ready()
+    assert told.ready()
     told.alive()
 
 

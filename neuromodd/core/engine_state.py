@@ -107,6 +107,10 @@ def _sequence(name: str, values: Any, length: int) -> list[float]:  # noqa: ANN4
         raise InvalidValueError(f"{PLACE}.{name}", values, f"a list of {length} {expected}")
     if len(values) != length:
         raise InvalidValueError(f"{PLACE}.{name}", len(values), f"{length} values")
-    if not all(isinstance(value, (int, float)) and holds(value) for value in values):
-        raise InvalidValueError(f"{PLACE}.{name}", values, expected)
-    return [float(value) for value in values]
+    try:
+        if all(isinstance(value, (int, float)) and holds(value) for value in values):
+            return [float(value) for value in values]
+    except OverflowError:
+        # A whole number that no double comes near.
+        pass
+    raise InvalidValueError(f"{PLACE}.{name}", values, expected)

@@ -60,7 +60,7 @@ class CpuReading(NamedTuple):
 class PressureReading(NamedTuple):
     """Stall time in microseconds since boot; keys as in PressureSample without `_ratio` (`cpu_some`)."""
 
-    stalled_us: Mapping[str, int] = field(default_factory=dict)
+    stalled_us: Mapping[str, int]
 
 
 class DiskReading(NamedTuple):

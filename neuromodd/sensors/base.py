@@ -207,7 +207,7 @@ class _Job:
 
     async def wait(self, deadline_s: float) -> str | None:
         """Wait for the job; the name of the sensor that missed its deadline, else None."""
-        wait_s = deadline_s
+        wait_s, pardoned = deadline_s, False
         while True:
             until_s = self._loop.time() + wait_s
             try:
@@ -216,8 +216,10 @@ class _Job:
             except TimeoutError:
                 with self._lock:
                     stopped = self._loop.time() - until_s > OVERSLEPT_S
-                    if self._current is None or stopped:
-                        # The sensor was not the one who took so long: all of the process stood still.
+                    if self._current is None or (stopped and not pardoned):
+                        # The sensor was not the one who took so long: all of the process stood still. Once:
+                        # on a starved host, one that hangs would never be left behind.
+                        pardoned = pardoned or stopped
                         wait_s = deadline_s
                         self._current = self._current and (self._current[0], self._loop.time())
                         continue

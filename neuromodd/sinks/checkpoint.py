@@ -136,9 +136,10 @@ class CheckpointStore:
         path.replace(aside)
         # What can't be removed now is tried again with the next.
         with contextlib.suppress(OSError):
-            files = [of for of in self.directory.glob(f"checkpoint-*.{why}") if of.is_file()]
-            # By time of writing, which a rename keeps: a step says nothing across fresh starts.
-            for old in sorted(files, key=_written_ns, reverse=True)[self.keep :]:
+            files = [of for of in self.directory.glob(f"checkpoint-*.{why}") if of.is_file() and of != aside]
+            # By time of writing, which a rename keeps: a step says nothing across fresh starts. Whatever its
+            # own time, the one of now stays.
+            for old in sorted(files, key=_written_ns, reverse=True)[max(self.keep - 1, 0) :]:
                 old.unlink(missing_ok=True)
         return aside
 

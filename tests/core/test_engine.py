@@ -845,3 +845,11 @@ def test_a_row_that_loses_everything_at_once_goes_on_with_its_primary_synapse(co
     rows = np.array(engine.weights)
     assert rows.sum(axis=1) == pytest.approx(np.full(len(rows), config.budget), abs=1e-12)
     assert ((rows >= 0.0) & (rows <= 2.0)).all()
+
+
+@pytest.mark.parametrize("name", ["theta", "v", "weights", "error", "last_post"])
+def test_a_number_beyond_every_double_is_refused_by_its_name(name: str) -> None:
+    engine = SpikingInferenceEngine()
+    state = engine.state()
+    with pytest.raises(InvalidValueError, match=rf"restore\.{name}"):
+        engine.restore({**state, name: [10**400, *state[name][1:]]})

@@ -88,6 +88,16 @@ def test_a_checkpoint_set_aside_after_the_wall_clock_was_set_back_is_still_there
     assert [path.exists() for path in ended] == [True, True]
 
 
+def test_a_checkpoint_of_a_clock_that_was_ahead_is_still_there_when_it_is_set_aside(
+    store: CheckpointStore,
+) -> None:
+    for step in (1, 2, 3):
+        os.utime(store.set_aside(write(store, step), "fresh"), (time.time() - HOUR_S,) * 2)
+    path = write(store, 1001)
+    os.utime(path, (time.time() + YEAR_S,) * 2)
+    assert store.set_aside(path, "fresh").exists()
+
+
 @pytest.mark.parametrize(("leap_s", "written"), [(-5 * HOUR_S, 2), (5 * HOUR_S, 3)])
 async def test_after_a_leap_checkpoints_are_written_in_their_time(
     store: CheckpointStore, brain: Brain, make_tick: MakeTick, clock: Clock, leap_s: float, written: int
