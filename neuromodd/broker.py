@@ -55,6 +55,11 @@ async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # First of all: amqtt takes in whoever comes again while it bids the others farewell, and where that takes
+        # too long it would go on listening.
+        for server in broker._servers.values():  # noqa: SLF001 - it offers no other way
+            if server.instance is not None:
+                server.instance.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await broker.shutdown()
