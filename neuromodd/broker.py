@@ -55,14 +55,27 @@ async def embedded_broker(host: str, port: int) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # First of all: amqtt takes in whoever comes again while it bids the others farewell, and where that takes
-        # too long it would go on listening.
-        for server in broker._servers.values():  # noqa: SLF001 - it offers no other way
-            if server.instance is not None:
-                server.instance.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await broker.shutdown()
+        await _stop(broker)
+
+
+async def _stop(broker: Any) -> None:  # noqa: ANN401 - amqtt has no types
+    """End the broker and its connections, also where amqtt 0.12 does not come to an end.
+
+    Its reader of a session may miss that it is to stop, if it has a message in its hands; then neither this
+    connection nor the socket on which it listens would be closed.
+    """
+    handlers = [handler for _, handler in broker._sessions.values()]  # noqa: SLF001 - it offers no other way
+    for server in broker._servers.values():  # noqa: SLF001 - likewise
+        if server.instance is not None:
+            server.instance.close()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await broker.shutdown()
+    except TimeoutError:
+        for handler in handlers:
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(STOP_S):
+                    await handler.writer.close()
 
 
 async def _check_free(host: str, port: int) -> None:

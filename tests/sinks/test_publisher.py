@@ -828,8 +828,8 @@ async def test_what_a_broker_speaks_is_remembered(make_run: StartRun, dials: Dia
         async with embedded_broker("127.0.0.1", port):
             if times == 1:
                 run.start()
-            await until(lambda: run.publisher.health.connections == times)  # noqa: B023 - waited for
-            await until(lambda: run.publisher.health.connected)
+            # Once it is introduced: amqtt may not come to an end with a message of quality 1 on its way.
+            await until(lambda: run.publisher.health.published == 3 * times)  # noqa: B023 - waited for
     await run.end()
     assert "5" not in dials.protocols[1:]
 
