@@ -214,10 +214,10 @@ def test_a_daemon_that_is_killed_again_and_again_goes_on_and_loses_no_reward(
         rng = random.Random(lives._node)  # noqa: S311 - when to kill, no secret
         for _ in range(kills // 3):
             lives.live(rng.uniform(0.0, 0.15))
+        # Each gets somewhere, as a rule: on a slow machine a kill may come before the first checkpoint is whole.
+        while lives.step <= 20 * (kills // 3) or len(lives.due) <= kills // 3:
+            lives.live(rng.uniform(0.0, 0.15))
         lives.begin()
-        # Each has got somewhere, as a rule: a kill may come before the first checkpoint is whole.
-        assert lives.step > 20 * (kills // 3)
-        assert len(lives.due) > kills // 3
         wait_for(lambda: not lives.missing(), "the rewards")
 
     # Side by side, since each waits most of the time.
@@ -232,10 +232,10 @@ def test_a_checkpoint_is_not_written_before_the_rewards_that_it_knows_as_given(
 ) -> None:
     start = partial(start_daemon, port=mosquitto.port, environ=disk.environ)
     lives = Lives("lab", disk.directory, listen(mosquitto.port), start)
-    for _ in range(2):
+    # A slow machine comes to fewer rewards in a life, and none would show nothing.
+    while len(lives.due) <= 5:
         # Each commit of the outbox takes a third of a second: a checkpoint would be far ahead of it.
         lives.live(1.0, oldest_ticks=100, meanwhile=lambda: disk.fail(0, "z"))
         disk.heal()
     lives.begin()
     wait_for(lambda: not lives.missing(), "the rewards")
-    assert len(lives.due) > 5
