@@ -10,12 +10,15 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NEUROMODD_CHECKPOINT__DIRECTORY ?= $(CURDIR)/.state
 # Whoever has a Home Assistant on the broker sees the trial there.
 NEUROMODD_HOMEASSISTANT__ENABLED ?= true
+# And whoever has a browser, the page.
+NEUROMODD_WEB__ENABLED ?= true
 
 .PHONY: run test lint format types layers check long benchmark clean
 
 run: $(VENV)/.ready-run
 	@NEUROMODD_CHECKPOINT__DIRECTORY='$(NEUROMODD_CHECKPOINT__DIRECTORY)' \
-	  NEUROMODD_HOMEASSISTANT__ENABLED='$(NEUROMODD_HOMEASSISTANT__ENABLED)' $(BIN)/neuromodd run
+	  NEUROMODD_HOMEASSISTANT__ENABLED='$(NEUROMODD_HOMEASSISTANT__ENABLED)' \
+	  NEUROMODD_WEB__ENABLED='$(NEUROMODD_WEB__ENABLED)' $(BIN)/neuromodd run
 
 # Everything that CI checks.
 test: $(VENV)/.ready-test tools lint types layers check

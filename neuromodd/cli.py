@@ -149,6 +149,7 @@ def _greet(daemon: Daemon) -> None:
         f"  publishes  to {broker} {daemon.broker.host}:{daemon.broker.port}\n"
         f"  remembers  in {daemon.state_path}\n"
         f"  look       {daemon.subscribe_command()}\n"
+        f"{'' if daemon.page is None else f'  browse     {daemon.page}{chr(10)}'}"
         f"  stop       Ctrl-C\n",
         flush=True,
     )
@@ -172,6 +173,8 @@ def _check(parsed: argparse.Namespace) -> int:
         print(f"listens to       {settings.mqtt.prefix}/{settings.node_name()}/in/#")
     if settings.homeassistant.enabled:
         print(f"Home Assistant   is told below {settings.homeassistant.prefix}/device/")
+    if settings.web.enabled:
+        print(f"web view         http://{settings.web.place}/")
     print(f"state directory  {settings.checkpoint.state_directory()}")
     print(f"sensors          {settings.sensors.procfs_root} and {settings.sensors.sysfs_root}")
     if settings.sensors.disabled:

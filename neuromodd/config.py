@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import os
 import re
 import socket
@@ -357,6 +358,34 @@ class RecorderSettings(Record):
         return self
 
 
+def _address(value: str) -> str:
+    if value == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("an IP address of this host") from None
+
+
+class WebSettings(Record):
+    """The page, the metrics and the health over HTTP (extra `web`); read-only, without a login."""
+
+    enabled: bool = Field(default=False, description="serve them")
+    host: Annotated[str, AfterValidator(_address)] = Field(
+        default="127.0.0.1", description="the address to listen on; 0.0.0.0 or :: for all"
+    )
+    port: int = Field(default=9464, ge=1, le=65_535, description="the port to listen on")
+    names: Annotated[tuple[str, ...], COMMAS] = Field(
+        default=(),
+        description="names of this host in browsers, besides its hostname, `localhost` and addresses",
+    )
+
+    @property
+    def place(self) -> str:
+        """Host and port, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 class NetworkSensorSettings(Record):
     """Options of the network sensor."""
 
@@ -438,6 +467,7 @@ class Settings(BaseModel):
     homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     recorder: RecorderSettings = Field(default_factory=RecorderSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
     sensors: SensorSettings = Field(default_factory=SensorSettings)
     fpga: FpgaSettings = Field(default_factory=FpgaSettings)
     modulators: Setpoints = Field(default_factory=Setpoints)

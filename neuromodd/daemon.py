@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -43,6 +43,9 @@ from neuromodd.sinks.checkpoint import CheckpointSink, CheckpointStore
 from neuromodd.sinks.checkpoint_file import MISFITS
 from neuromodd.sinks.state_directory import StateDirectory
 from neuromodd.vitals import Vitals
+
+if TYPE_CHECKING:
+    from neuromodd.dashboard.web import Web
 
 SINK_RETRY_S = 5.0
 """A sink that raised is started again after this."""
@@ -141,6 +144,23 @@ class Daemon:
         self._sinks: tuple[Sink, ...] = (self._publisher, self._checkpoints)
         if self._recorder is not None:
             self._sinks += (self._recorder,)
+        self._web = self._build_web() if settings.web.enabled else None
+        if self._web is not None:
+            self._sinks += (self._web,)
+
+    def _build_web(self) -> Web:
+        # Not imported unless it is asked for: it is an extra.
+        from neuromodd.dashboard.web import Source, Web  # noqa: PLC0415
+
+        source = Source(
+            node=self.node,
+            started_utc=datetime.now(UTC),
+            dimensions=self._settings.engine.dimensions,
+            alive=self._pulse.report,
+            info=self._info,
+            weights=lambda: self._brain.engine.weights,
+        )
+        return Web(self._settings.web, source, self._settings.tick.interval_s)
 
     @property
     def state_path(self) -> Path:
@@ -151,6 +171,11 @@ class Daemon:
     def sensors(self) -> tuple[str, ...]:
         """Names of the sensors that were found."""
         return self._eye.sampler.found
+
+    @property
+    def page(self) -> str | None:
+        """Where a browser finds the page; None if it is not served."""
+        return None if self._web is None else self._web.page
 
     def subscribe_command(self) -> str:
         """The one line that shows everything of this node."""
@@ -296,20 +321,27 @@ class Daemon:
         found = self._eye.sampler.found
         if found != self._said_sensors:
             self._said_sensors = found
-            self._publisher.publish(self._info())
+            self._tell(self._info())
         states = (
             [status.state for status in self._eye.sampler.statuses.values()],
             self._checkpoints.error,
             self._post.courier.error,
             None if self._recorder is None else self._recorder.error,
+            None if self._web is None else self._web.error,
             tuple(self._vitals.sinks_failed.items()),
         )
         if states != self._said_health or clock_s() >= self._health_due_s:
             self._said_health = states
             self._health_due_s = clock_s() + self._settings.mqtt.health_interval_s
-            self._publisher.publish(self._health())
+            self._tell(self._health())
         if self._manager.present:
             self._manager.status(self._status())
+
+    def _tell(self, message: Message) -> None:
+        """Publish `info` or `health`, and show it to whoever looks."""
+        self._publisher.publish(message)
+        if self._web is not None:
+            self._web.said(message)
 
     def _status(self) -> str:
         """What `systemctl status` is to say."""
@@ -339,6 +371,7 @@ class Daemon:
             mqtt=self._publisher.health,
             checkpoint=self._checkpoints.health,
             recorder=None if self._recorder is None else self._recorder.health,
+            web=None if self._web is None else self._web.health,
             faults=self._brain.fault_counts,
         )
 
@@ -504,4 +537,6 @@ class Daemon:
         self._checkpoints.interval_s = settings.checkpoint.interval_s
         self._store.keep = settings.checkpoint.keep
         self._post.reload(settings)
-        self._publisher.publish(self._info())
+        if self._web is not None:
+            self._web.follow(settings.tick.interval_s)
+        self._tell(self._info())

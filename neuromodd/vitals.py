@@ -19,6 +19,7 @@ from neuromodd.core.payloads import (
     RecorderHealth,
     SensorHealth,
     TicksHealth,
+    WebHealth,
 )
 from neuromodd.core.schemas import SCHEMA_NAMES, SCHEMA_VERSION
 from neuromodd.eye import Eye
@@ -85,6 +86,7 @@ class Vitals:
         mqtt: MqttHealth,
         checkpoint: CheckpointHealth,
         recorder: RecorderHealth | None,
+        web: WebHealth | None,
         faults: dict[str, int],
     ) -> Message:
         """The `health` of this moment."""
@@ -115,6 +117,7 @@ class Vitals:
                 mqtt=mqtt,
                 checkpoint=checkpoint,
                 recorder=recorder,
+                web=web,
                 faults=faults,
                 sinks_failed=self.sinks_failed,
             ),

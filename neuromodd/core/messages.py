@@ -106,7 +106,7 @@ def topic(prefix: str, node: str, name: str) -> str:
 
 def telemetry_event(frame: TelemetryFrame) -> Event:
     """The frame, its floats rounded, and without the clock of each of many processors."""
-    values = _rounded(frame.model_dump(mode="json"))
+    values = rounded(frame.model_dump(mode="json"))
     if frame.cpu is not None and len(frame.cpu.core_frequencies_hz or ()) > CLOCKS_LIMIT:
         values["cpu"]["core_frequencies_hz"] = None
     return Event(f"{frame.boot_id}:{frame.sequence}", "telemetry", values)
@@ -227,18 +227,19 @@ def _utc(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - parsed JSON
+def rounded(value: Any) -> Any:  # noqa: ANN401 - parsed JSON
+    """A JSON value with its floats as `telemetry` has them."""
     # By class, not isinstance: this visits every value of every frame.
     kind = value.__class__
     if kind is float:
-        rounded = float(f"{value:.{TELEMETRY_DIGITS}g}")
+        short = float(f"{value:.{TELEMETRY_DIGITS}g}")
         # Where no digit is left for a fraction, `.0` says nothing; 300 digits would not either.
-        if WHOLE <= abs(rounded) < EXACT:
-            return int(rounded)
+        if WHOLE <= abs(short) < EXACT:
+            return int(short)
         # The largest doubles have no double above to be rounded to.
-        return rounded if math.isfinite(rounded) else value
+        return short if math.isfinite(short) else value
     if kind is dict:
-        return {name: of if of is None or name in UNROUNDED else _rounded(of) for name, of in value.items()}
+        return {name: of if of is None or name in UNROUNDED else rounded(of) for name, of in value.items()}
     if kind is list:
-        return [_rounded(of) for of in value]
+        return [rounded(of) for of in value]
     return value

@@ -266,6 +266,13 @@ class RecorderHealth(Record):
     error: str | None
 
 
+class WebHealth(Record):
+    """The web view: how many pages are open, and why nobody can open one."""
+
+    pages: int
+    error: str | None
+
+
 class TicksHealth(Record):
     """Ticks since the start; `late` began over 50 ms after their due time, `missed` never took place.
 
@@ -281,7 +288,7 @@ class TicksHealth(Record):
 
 
 class HealthPayload(Record):
-    """`health`: how the daemon itself is doing; `recorder` is null unless it is enabled.
+    """`health`: how the daemon itself is doing; `recorder` and `web` are null unless they are enabled.
 
     `faults` counts how often each class of `fault` has begun since the first start.
     """
@@ -294,6 +301,7 @@ class HealthPayload(Record):
     mqtt: MqttHealth
     checkpoint: CheckpointHealth
     recorder: RecorderHealth | None
+    web: WebHealth | None = None
     faults: dict[str, int]
     sinks_failed: dict[str, int]
 
