@@ -82,15 +82,16 @@ $(VENV)/.ready-test: pyproject.toml | $(VENV)/.ready-venv
 	@$(PIP_INSTALL) --editable '.[all]' --group test --group lint
 	@touch $@ $(VENV)/.ready-run
 
-# A broker, a C compiler for the library that stands in for NVML, and what judges systemd's units. Debian starts a
-# broker as soon as it is installed; the tests start their own, on free ports.
+# A broker, a C compiler for the library that stands in for NVML, what judges systemd's units and Prometheus's metrics,
+# and a browser. Debian starts a server as soon as it is installed; the tests start their own, on free ports.
 .PHONY: tools
 tools:
 	@PATH="$$PATH:/usr/sbin"; command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null \
-	  && command -v systemd-analyze >/dev/null \
+	  && command -v systemd-analyze >/dev/null && command -v promtool >/dev/null && command -v chromium >/dev/null \
 	  && printf '#include <stdio.h>\n' | gcc -x c -E - >/dev/null 2>&1 || { \
-	  $(AS_ROOT) apt-get -qq update && $(APT_INSTALL) mosquitto mosquitto-clients gcc libc6-dev systemd && \
-	  if [ -d /run/systemd/system ]; then $(AS_ROOT) systemctl disable --now mosquitto; fi; }
+	  $(AS_ROOT) apt-get -qq update \
+	  && $(APT_INSTALL) mosquitto mosquitto-clients gcc libc6-dev systemd prometheus chromium && \
+	  if [ -d /run/systemd/system ]; then $(AS_ROOT) systemctl disable --now mosquitto prometheus; fi; }
 
 # The discovery documents against Home Assistant itself, in an environment of its own.
 .PHONY: ha-test

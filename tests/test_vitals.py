@@ -58,6 +58,7 @@ def health(vitals: Vitals, *, now_s: float = 1000.0, **sensors: SensorStatus) ->
         ),
         checkpoint=CheckpointHealth(age_s=None, written=0, failures=0, error=None),
         recorder=None,
+        web=None,
         faults={},
     )
     document: dict[str, Any] = json.loads(message.payload)

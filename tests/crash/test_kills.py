@@ -214,7 +214,7 @@ def test_a_daemon_that_is_killed_again_and_again_goes_on_and_loses_no_reward(
         rng = random.Random(lives._node)  # noqa: S311 - when to kill, no secret
         for _ in range(kills // 3):
             lives.live(rng.uniform(0.0, 0.15))
-        # Each gets somewhere, as a rule: on a slow machine a kill may come before the first checkpoint is whole.
+        # Each gets somewhere in the end: a kill may come before the first checkpoint is whole.
         while lives.step <= 20 * (kills // 3) or len(lives.due) <= kills // 3:
             lives.live(rng.uniform(0.0, 0.15))
         lives.begin()

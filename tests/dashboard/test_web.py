@@ -1,0 +1,315 @@
+"""The web view of a real daemon, asked over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Listener, Mosquitto, free_port, wait_for
+from web_client import Stream, get
+
+from neuromodd.config import WebSettings
+from neuromodd.core.messages import Message
+from neuromodd.dashboard.server import answers_to
+from neuromodd.dashboard.web import PAGES_LIMIT, QUEUE_LIMIT, Page, Source, Web
+from neuromodd.errors import MissingExtraError
+
+StartDaemon = Callable[..., Daemon]
+Listen = Callable[..., Listener]
+
+
+@pytest.fixture
+def look() -> Iterator[Callable[[int], Stream]]:
+    """Opens streams; all are closed at the end."""
+    opened: list[Stream] = []
+
+    def open_stream(port: int) -> Stream:
+        opened.append(Stream(port))
+        return opened[-1]
+
+    yield open_stream
+    for stream in opened:
+        stream.close()
+
+
+def web(port: int, *more: str) -> tuple[str, ...]:
+    return ("--web.enabled", "true", "--web.port", str(port), "--tick.interval_s", "0.2", *more)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon, mosquitto: Mosquitto, port: int) -> Daemon:
+    """One with the web view on `port`, that has ticked."""
+    started = start_daemon(*web(port), port=mosquitto.port)
+    started.wait_log("web_listening")
+    started.wait_log("mqtt_connected")
+    return started
+
+
+@pytest.fixture(scope="module")
+def at_rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a daemon that those share who change nothing."""
+    directory = tmp_path_factory.mktemp("at-rest")
+    broker, port = Mosquitto(directory), free_port()
+    state = ("--node", "lab", "--log.format", "json", "--checkpoint.directory", str(directory / "state"))
+    daemon = Daemon([*state, "--mqtt.host", "127.0.0.1", "--mqtt.port", str(broker.port), *web(port)], {})
+    daemon.wait_log("web_listening")
+    daemon.wait_log("mqtt_connected")
+    yield port
+    daemon.close()
+    broker.stop()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_page_is_told_the_history_first_and_then_what_is_new(
+    port: int, look: Callable[[int], Stream]
+) -> None:
+    stream = look(port)
+    before = stream.until("live")
+    (hello,) = before["hello"]
+    assert hello["node"] == "lab"
+    assert hello["row_interval_s"] == 1.0
+    assert hello["dimensions"] == {"channels": 8, "lif_neurons": 8, "izhikevich_neurons": 5}
+    assert hello["fault"]["class"] == "UnknownAmbiguity" or hello["fault"]["code"]
+    rows = [row for part in before["rows"] for row in part]
+    assert rows[0][0] == 0
+    row = stream.until("row")["row"][0]
+    assert row[0] == rows[-1][0] + 5
+    assert len(row) == len(hello["columns"]) + 2
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_row_says_what_the_state_and_the_telemetry_of_its_tick_say(
+    mosquitto: Mosquitto, port: int, listen: Listen, look: Callable[[int], Stream]
+) -> None:
+    listener = listen(mosquitto.port)
+    listener.wait("state")
+    stream = look(port)
+    events = stream.until("row")
+    names = [column["name"] for column in events["hello"][0]["columns"]]
+    sequence, _, *values = events["row"][0]
+    row = dict(zip(names, values, strict=True))
+    state = listener.wait("state", lambda heard: heard.json["sequence"] == sequence).json
+    telemetry = listener.wait("telemetry", lambda heard: heard.json["sequence"] == sequence).json
+    assert row["state.modulators.dopamine"] == state["modulators"]["dopamine"]
+    assert row["state.surprise.channels.cpu"] == state["surprise"]["channels"]["cpu"]
+    assert row["telemetry.cpu.utilization_ratio"] == telemetry["cpu"]["utilization_ratio"]
+    assert row["telemetry.memory.available_bytes"] == telemetry["memory"]["available_bytes"]
+
+
+def test_a_reward_reaches_a_page_as_it_reaches_mqtt(
+    start_daemon: StartDaemon, mosquitto: Mosquitto, port: int, listen: Listen, look: Callable[[int], Stream]
+) -> None:
+    listener = listen(mosquitto.port)
+    inbound = ("--mqtt.inbound.enabled", "true")
+    start_daemon(*web(port, *inbound), port=mosquitto.port).wait_log("web_listening")
+    listener.wait("state")
+    stream = look(port)
+    stream.until("live")
+    listener.ask("neuromodd/lab/in/reward", b'{"kind":"WorkAccepted","units":3.0,"source":"<b>me</b>"}')
+    event = stream.until("event", lambda data: data["topic"] == "reward")["event"][-1]
+    assert event["payload"] == listener.wait("reward").json
+    # One that looks later is told of it too.
+    (hello,) = look(port).until("hello")["hello"]
+    assert event in hello["events"]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_weights_come_with_those_of_before(port: int, look: Callable[[int], Stream]) -> None:
+    stream = look(port)
+    weights = stream.until("weights")["weights"][0]
+    assert weights["channels"][0] == "cpu"
+    assert [len(row) for row in weights["now"]] == [8] * 8
+    assert [len(row) for row in weights["before"]] == [8] * 8
+    assert weights["before_utc"] <= weights["time_utc"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:1", "127.0.0.1", "[::1]:9464", "192.168.1.7:80", socket.gethostname()]
+)
+def test_the_page_answers_to_this_hosts_names_and_to_addresses(at_rest: int, host: str) -> None:
+    assert get(at_rest, "/", host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:9464", "", "[evil]", "127.0.0.1.evil.example"]
+)
+def test_nothing_answers_to_another_name(host: str) -> None:
+    assert not answers_to(host, frozenset({"localhost"}))
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/metrics", "/healthz", "/readyz"])
+def test_a_page_that_a_foreign_name_was_turned_to_gets_nothing(at_rest: int, path: str) -> None:
+    answer = get(at_rest, path, host="evil.example")
+    assert answer.status == 421
+    assert b"web.names" in answer.body
+
+
+def test_a_name_that_is_listed_is_answered_to(
+    start_daemon: StartDaemon, mosquitto: Mosquitto, port: int
+) -> None:
+    daemon = start_daemon(*web(port, "--web.names", "lab.example"), port=mosquitto.port)
+    daemon.wait_log("web_listening")
+    assert get(port, "/", host="LAB.example.:80").status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/metrics", "/healthz", "/nothing"])
+def test_every_answer_tells_the_browser_to_run_and_share_nothing_else(at_rest: int, path: str) -> None:
+    headers = get(at_rest, path).headers
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_written(at_rest: int, method: str) -> None:
+    assert get(at_rest, "/", method=method).status == 405
+
+
+def test_it_is_alive_and_not_ready_while_there_is_no_broker(start_daemon: StartDaemon, port: int) -> None:
+    daemon = start_daemon(*web(port), port=free_port())
+    daemon.wait_log("web_listening")
+    alive = get(port, "/healthz")
+    assert (alive.status, alive.json["verdict"]) == (200, "ticking")
+    ready = get(port, "/readyz")
+    assert (ready.status, ready.json) == (503, {"ready": False, "ticked": True, "broker": "awaited"})
+
+
+def test_it_is_ready_after_a_tick_with_a_broker(at_rest: int) -> None:
+    answer = get(at_rest, "/readyz")
+    assert (answer.status, answer.json) == (200, {"ready": True, "ticked": True, "broker": "connected"})
+
+
+def test_a_port_that_is_taken_is_named_and_used_when_it_is_free(
+    start_daemon: StartDaemon, mosquitto: Mosquitto, port: int, listen: Listen
+) -> None:
+    listener = listen(mosquitto.port)
+    with socket.create_server(("127.0.0.1", port)):
+        daemon = start_daemon(*web(port), port=mosquitto.port)
+        error = daemon.wait_log("web_failed")["error"]
+        assert f"127.0.0.1:{port}" in error
+        assert "web.port" in error
+        # It goes on ticking, and says it in its health.
+        listener.wait("health", lambda heard: heard.json["web"] == {"pages": 0, "error": error})
+        listener.wait("state", count=5)
+    daemon.wait_log("web_listening")
+    assert get(port, "/healthz").status == 200
+    assert len(daemon.logged("web_failed")) == 1
+    listener.wait("health", lambda heard: heard.json["web"] == {"pages": 0, "error": None})
+
+
+def test_a_daemon_with_open_pages_stops_in_time_and_ends_their_streams(
+    daemon: Daemon, port: int, look: Callable[[int], Stream]
+) -> None:
+    streams = [look(port) for _ in range(3)]
+    for stream in streams:
+        stream.until("row")
+    assert daemon.end() == 0
+    for stream in streams:
+        assert all(name for name, _ in stream.events())
+    assert daemon.logged("sink_failed") == []
+    assert daemon.logged("library_message") == []
+
+
+@pytest.mark.usefixtures("daemon")
+def test_more_pages_than_allowed_are_turned_away_until_one_is_closed(
+    port: int, look: Callable[[int], Stream]
+) -> None:
+    streams = [look(port) for _ in range(PAGES_LIMIT)]
+    streams[-1].until("live")
+    assert get(port, "/events").status == 503
+    assert get(port, "/healthz").status == 200
+    streams[0].close()
+    wait_for(lambda: get(port, "/metrics").body.count(b"neuromodd_web_pages 63.0"), "a page less")
+    look(port).until("live")
+
+
+def test_who_opens_a_page_and_never_reads_holds_up_nobody(
+    daemon: Daemon, mosquitto: Mosquitto, port: int, listen: Listen, look: Callable[[int], Stream]
+) -> None:
+    listener = listen(mosquitto.port)
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            deaf = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # Many requests in one: answers without end, which nobody takes.
+            request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500
+            deaf.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                deaf.send(request)
+        seeing = look(port)
+        seeing.until("live")
+        begin_s = time.monotonic()
+        for _ in range(3):
+            seeing.until("row")
+        # One a second.
+        assert time.monotonic() - begin_s < 10.0
+        listener.wait("state", count=10)
+    assert daemon.logged("sink_failed") == []
+
+
+@pytest.mark.usefixtures("daemon")
+def test_garbage_on_the_port_harms_nothing(port: int, daemon: Daemon) -> None:
+    for garbage in (b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000, b"GET /events"):
+        link = socket.create_connection(("127.0.0.1", port), timeout=5.0)
+        with link, contextlib.suppress(OSError):
+            link.sendall(garbage)
+            link.shutdown(socket.SHUT_WR)
+            while link.recv(65_536):
+                pass
+    assert get(port, "/healthz").status == 200
+    assert daemon.logged("library_message") == []
+
+
+def test_another_interval_is_told_to_the_pages(
+    start_daemon: StartDaemon, mosquitto: Mosquitto, port: int, look: Callable[[int], Stream], tmp_path: Path
+) -> None:
+    config = tmp_path / "neuromodd.toml"
+    config.write_text(f"[web]\nenabled = true\nport = {port}\n[tick]\ninterval_s = 0.2\n")
+    daemon = start_daemon("--config", str(config), port=mosquitto.port)
+    daemon.wait_log("web_listening")
+    stream = look(port)
+    stream.until("live")
+    config.write_text(f"[web]\nenabled = true\nport = {port}\n[tick]\ninterval_s = 2.0\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    # The stream ends, so that the page begins afresh.
+    assert all(name != "hello" for name, _ in stream.events())
+    (hello,) = look(port).until("hello")["hello"]
+    assert (hello["interval_s"], hello["row_interval_s"]) == (2.0, 2.0)
+
+
+def source() -> Source:
+    return Source(
+        node="lab",
+        started_utc=datetime(2024, 5, 1, tzinfo=UTC),
+        dimensions={"lif_neurons": 8, "izhikevich_neurons": 5},
+        alive=dict,
+        info=lambda: Message("info", b"{}"),
+        weights=list,
+    )
+
+
+def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(MissingExtraError, match=r"pip install 'neuromodd\[web\]'"):
+        Web(WebSettings(enabled=True), source(), 1.0)
+
+
+async def test_a_page_that_does_not_keep_up_is_let_go_with_nothing_kept_for_it() -> None:
+    page = Page()
+    for number in range(QUEUE_LIMIT + 1):
+        page.put(str(number).encode())
+    assert [message async for message in page.messages()] == []
