@@ -35,6 +35,9 @@ Protocol = Literal["5", "3.1.1"]
 TIMEOUT_S = 5.0
 """For connecting, and for the broker's word on a message of QoS 1."""
 
+LEAVE_S = 1.0
+"""A broker that does not read is not waited for, to be told that we leave."""
+
 REFUSAL_S = 0.1
 """What the word of a broker that closes the connection may take to reach us."""
 
@@ -456,9 +459,13 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[Link]:
     try:
         yield link
     finally:
-        with contextlib.suppress(aiomqtt.MqttError, OSError, TimeoutError):
-            async with asyncio.timeout(TIMEOUT_S):
-                await client.__aexit__(None, None, None)
+        with contextlib.suppress(aiomqtt.MqttError, OSError):
+            try:
+                async with asyncio.timeout(LEAVE_S):
+                    await client.__aexit__(None, None, None)
+            except TimeoutError:
+                # paho would close it when the keepalive is over, if anybody still looked after it.
+                client._client._sock_close()  # noqa: SLF001 - as above
 
 
 def _refusal(error: aiomqtt.exceptions.MqttConnectError, endpoint: Endpoint) -> MqttLinkError:

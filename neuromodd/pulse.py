@@ -115,15 +115,15 @@ class Pulse:
             writer.transport.abort()
             return
         self._callers += 1
+        # Whoever asked may be gone, or not read.
         try:
-            async with asyncio.timeout(ANSWER_S):
-                writer.write(json.dumps(self.report()).encode() + b"\n")
-                writer.close()
-                await writer.wait_closed()
-        except OSError:
-            # Whoever asked is gone, or does not read.
-            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(ANSWER_S):
+                    writer.write(json.dumps(self.report()).encode() + b"\n")
+                    writer.close()
+                    await writer.wait_closed()
         finally:
+            writer.transport.abort()
             self._callers -= 1
 
 

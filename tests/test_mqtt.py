@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -434,6 +435,18 @@ async def test_what_the_socket_does_not_take_is_written_when_it_does(
         arrived = await asyncio.to_thread(listener.wait, "small")
         assert arrived.payload == b"after"
         assert listener.named("large")[0].payload == large
+
+
+async def test_a_broker_that_does_not_read_is_left_all_the_same(mosquitto: Mosquitto) -> None:
+    frozen_s = 0.0
+    async with connect(Endpoint(host="127.0.0.1", port=mosquitto.port, identifier="test")) as link:
+        mosquitto.freeze()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await link.publish(Outgoing("test/lab/large", b"x" * 20_000_000))
+        frozen_s = time.monotonic()
+    assert time.monotonic() - frozen_s < 4.0
+    mosquitto.thaw()
 
 
 async def test_a_flood_of_quality_0_is_bounded_and_counted(mosquitto: Mosquitto) -> None:

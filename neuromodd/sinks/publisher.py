@@ -319,13 +319,14 @@ class Publisher:
 
     async def _say_offline(self, link: Link) -> None:
         farewell = self._outgoing("status", OFFLINE)
-        with contextlib.suppress(MqttLinkError, MqttDeniedError):
+        with contextlib.suppress(MqttLinkError, MqttDeniedError, TimeoutError):
             try:
                 async with asyncio.timeout(FAREWELL_S):
                     await link.publish(farewell)
             except (MqttLinkError, TimeoutError):
                 # Behind messages that a slow broker has not acknowledged; this way it waits for none of them.
-                await link.publish(farewell._replace(qos=0))
+                async with asyncio.timeout(FAREWELL_S):
+                    await link.publish(farewell._replace(qos=0))
 
     async def _work(self, link: Link) -> None:
         await self._subscribe(link)
