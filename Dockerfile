@@ -10,8 +10,8 @@
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
-# Extras of the package, with commas between: broker, fast, zstd.
-ARG EXTRAS=""
+# Extras of the package, with commas between: broker, fast, web, zstd.
+ARG EXTRAS="web"
 SHELL ["/bin/sh", "-euc"]
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE-MIT LICENSE-APACHE ./
@@ -45,11 +45,14 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /var/l
  && install -d -o neuromodd -g neuromodd -m 0700 /var/lib/neuromodd /run/neuromodd \
  && rm -rf /usr/local/lib/python3.*/site-packages/pip /usr/local/lib/python3.*/site-packages/pip-* /usr/local/bin/pip* \
  && neuromodd sample -n 1 > /dev/null \
- && python -c 'import neuromodd.daemon, neuromodd.health'
+ && python -c 'import neuromodd.daemon, neuromodd.health' \
+ && if python -c 'import uvicorn' 2> /dev/null; then python -c 'import neuromodd.dashboard.server'; fi
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /var/lib/neuromodd
 VOLUME /var/lib/neuromodd
+# The page and the metrics, where web.enabled and web.host ask for them.
+EXPOSE 9464
 # Five seconds: the command itself gives up after three.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 CMD ["neuromodd", "health"]
 ENTRYPOINT ["neuromodd"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 from containers import BASE, IMAGE, Buildah, Container
-from harness import Listener, Mosquitto, wait_for
+from harness import Listener, Mosquitto, free_port, wait_for
+from web_client import get
 
 from neuromodd import __version__
 
@@ -161,6 +163,23 @@ def test_it_publishes_what_the_host_measures_as_its_user_with_a_read_only_root(
     assert (listener.wait("info").json["boot_id"] or "") in Path(
         "/proc/sys/kernel/random/boot_id"
     ).read_text()
+
+
+def test_it_serves_the_page_when_asked_to(
+    mosquitto: Mosquitto, listen: Callable[..., Listener], start: Callable[..., Container]
+) -> None:
+    listener, port = listen(mosquitto.port), free_port()
+    web = {"NEUROMODD_WEB__ENABLED": "true", "NEUROMODD_WEB__HOST": "0.0.0.0"}  # noqa: S104 - in the container
+    start(mosquitto.port, NEUROMODD_WEB__PORT=str(port), **web)
+    listener.wait("health", lambda heard: heard.json["web"] == {"pages": 0, "error": None})
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return get(port, "/readyz").status == 200
+        return False
+
+    wait_for(answers, "the web view")
+    assert get(port, "/").body.startswith(b"<!doctype html>")
 
 
 def test_its_health_check_passes_while_it_ticks_and_fails_while_it_is_stuck(
