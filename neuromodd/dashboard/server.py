@@ -86,8 +86,11 @@ def application(web: Web) -> Starlette:
         Route("/healthz", _alive(web)),
         Route("/readyz", _ready(web)),
     ]
-    names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in web.settings.names)}
-    return Starlette(routes=routes, middleware=[Middleware(_Guard, names=frozenset(names))])
+    own = socket.gethostname().lower()
+    short = own.partition(".")[0]
+    listed = (name.lower().rstrip(".") for name in web.settings.names)
+    names = frozenset({"localhost", own, short, f"{short}.local", *listed})
+    return Starlette(routes=routes, middleware=[Middleware(_Guard, names=names)])
 
 
 class _Server(uvicorn.Server):
