@@ -70,6 +70,7 @@ examples:
   neuromodd run --config ./neuromodd.toml --tick.interval_s 0.5
   neuromodd check                                 is the configuration right, what would run?
   neuromodd health                                does the daemon tick?
+  neuromodd doctor                                what is missing here, and what to do about it
   neuromodd sample -n 3                           three frames as JSON lines, without a broker
   neuromodd schema state                          JSON Schema of a payload
   neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
@@ -81,6 +82,7 @@ examples:
 
 exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked;
   of health: 0 it ticks, 1 it does not, or there is none
+  of doctor: 0 nothing fails, 1 something does, 2 the configuration can't be used
   of fpga: 1 timing is not met, 2 the reports can't be used
 """
 
@@ -192,6 +194,17 @@ def _health(parsed: argparse.Namespace) -> int:
         for fault in error.faults:
             _complain(str(fault))
     return print_answer(ask(directories, parsed.timeout_s), as_json=parsed.json)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from neuromodd.doctor.command import diagnose  # noqa: PLC0415 - as above
+
+    # What a sensor or the client would say in a log is among the findings.
+    logs.configure(level="error", form="auto")
+    report, refused = _run_loop(diagnose(lambda: _load(parsed), as_json=parsed.json))
+    if refused:
+        return EXIT_CONFIGURATION
+    return EXIT_FAILED if report.verdict == "failure" else EXIT_OK
 
 
 def _sample(parsed: argparse.Namespace) -> int:
@@ -394,6 +407,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     health.set_defaults(command=_health)
 
+    doctor = commands.add_parser(
+        "doctor", help="what this host can measure and why not the rest, and whether a daemon would do well"
+    )
+    doctor.add_argument("--json", action="store_true", help="print one document of JSON")
+    doctor.set_defaults(command=_doctor)
+
     sample = commands.add_parser("sample", help="print frames as JSON lines; needs no broker")
     sample.add_argument("-n", type=_positive, default=1, metavar="N", help="how many frames (1)")
     sample.set_defaults(command=_sample)
@@ -462,6 +481,7 @@ def _parser() -> argparse.ArgumentParser:
         (run, "[--fresh]"),
         (check, ""),
         (health, "[--json] [--timeout-s S]"),
+        (doctor, "[--json]"),
         (sample, "[-n N]"),
         (record, "[-n N]"),
         (export, "[--from FILE] DIRECTORY"),
