@@ -493,7 +493,9 @@ async def _open(client: aiomqtt.Client, complaints: Complaints) -> None:
         complaints.listen(arguments[-1])
         if on_socket_close is not None:
             on_socket_close(*arguments)
-        loop.call_soon_threadsafe(hung_up.set)
+        # A client that was given up is collected at the end of the process, after the loop.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(hung_up.set)
 
     def write() -> None:
         _write_out(paho, broken)

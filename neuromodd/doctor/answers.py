@@ -15,6 +15,23 @@ BROKER = "broker"
 SYSTEM_PASSWORD = Path("/etc/neuromodd/password")
 """What the unit hands over to the service."""
 
+_NOT_ACCEPTED = "certificate is not accepted"
+
+_ITS_NAME = "set mqtt.host to a name that stands in the broker's certificate, or issue that anew"
+_ITS_TIME = "renew the broker's certificate, and see that this host's clock is right"
+_OUR_OWN = "set mqtt.tls.cert_file and key_file to a certificate that the broker's authority has signed"
+
+_REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((_NOT_ACCEPTED, "hostname"), _ITS_NAME),
+    ((_NOT_ACCEPTED, "ip address"), _ITS_NAME),
+    ((_NOT_ACCEPTED, "expired"), _ITS_TIME),
+    ((_NOT_ACCEPTED, "not yet valid"), _ITS_TIME),
+    (("our certificate",), _OUR_OWN),
+    (("certificate required",), _OUR_OWN),
+    (("no tls port",), "set mqtt.port to the broker's TLS port (mostly 8883), or leave mqtt.tls out"),
+)
+"""Words of a failure, all of which it has, and what to do about it."""
+
 _found = partial(Finding, area=BROKER, name="login", verdict="failure")
 
 
@@ -60,8 +77,8 @@ def _login(settings: Settings) -> str:
     if mqtt.password is None and mqtt.password_file is None:
         return f"give {mqtt.username} its password: mqtt.password_file"
     return (
-        f"set the password of {mqtt.username} at the broker anew (mosquitto_passwd, then reload it), or correct "
-        "mqtt.password_file"
+        f"correct mqtt.password_file, or set the password of {mqtt.username} at the broker anew: "
+        "mosquitto_passwd, then systemctl reload mosquitto"
     )
 
 
@@ -70,25 +87,20 @@ def _silence(settings: Settings) -> str:
     if settings.mqtt.tls_enabled:
         return f"is {port} the broker's TLS port (mostly 8883)? if so, restart the broker: it hangs"
     return (
-        f"is {port} the port of an MQTT broker? one that speaks TLS needs mqtt.tls.enabled = true; one that hangs "
-        "needs a restart"
+        f"is {port} the port of an MQTT broker? one that speaks TLS needs mqtt.tls.enabled = true; one that "
+        "hangs needs a restart"
     )
 
 
 def _tls(settings: Settings, reason: str) -> str:
-    lower = reason.lower()
-    if "certificate is not accepted" in lower:
-        if "hostname" in lower or "ip address mismatch" in lower:
-            return "set mqtt.host to a name that stands in the broker's certificate, or issue that anew"
-        if "expired" in lower or "not yet valid" in lower:
-            return "renew the broker's certificate, and see that this host's clock is right"
-        if settings.mqtt.tls.ca_file is None:
-            return "set mqtt.tls.ca_file to the certificate of the authority that has signed the broker's"
-        return f"{settings.mqtt.tls.ca_file} is not the authority of the broker's certificate: copy the right one"
-    if "our certificate" in lower or "certificate required" in lower:
-        return "set mqtt.tls.cert_file and key_file to a certificate that the broker's authority has signed"
-    if "is it no tls port" in lower:
-        return "set mqtt.port to the broker's TLS port (mostly 8883), or leave mqtt.tls out"
+    words = reason.lower()
+    for told, remedy in _REMEDIES:
+        if all(word in words for word in told):
+            return remedy
+    if _NOT_ACCEPTED in words:
+        file = settings.mqtt.tls.ca_file
+        signer = "the certificate of the authority that has signed the broker's"
+        return f"set mqtt.tls.ca_file to {signer}" + ("" if file is None else f"; {file} is another one")
     if settings.mqtt.tls_enabled:
         return "correct the files in mqtt.tls; openssl s_client -connect HOST:PORT shows the same handshake"
     return "the broker's log says more: journalctl -u mosquitto"

@@ -1,6 +1,6 @@
 """The broker: found by its name, reached, spoken to, and who publishes there as this node.
 
-Nothing is published: whoever subscribes would see it. What the broker lets the daemon publish, the daemon knows.
+Nothing is published: whoever subscribes would see it. What the daemon may publish, it knows itself.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import socket
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from neuromodd.config import BrokerAddress, Settings, resolve_broker
 from neuromodd.core.messages import topic
 from neuromodd.doctor.answers import BROKER, Trouble, told_error
 from neuromodd.doctor.findings import Finding
+from neuromodd.doctor.node import Kept, judge_node, judge_publishing
 from neuromodd.doctor.ports import holder_of, judge_port
 from neuromodd.doctor.presence import Presence
 from neuromodd.errors import ConfigurationError, MqttLinkError
@@ -31,16 +32,7 @@ SPEAK_S = 2.5
 RETAINED_S = 0.5
 """What a broker keeps comes right after the subscription."""
 
-ONLINE = b"online"
-
 _found = partial(Finding, area=BROKER)
-
-
-class Kept(NamedTuple):
-    """What the broker keeps of this node: `status`, and `info`; None for what it does not."""
-
-    status: bytes | None
-    info: Mapping[str, Any] | None
 
 
 async def examine_broker(
@@ -60,7 +52,7 @@ async def examine_broker(
             name="which",
             verdict="failure",
             finding=str(error),
-            remedy="set mqtt.host to your broker's name, or install one inside: pip install 'neuromodd[broker]'",
+            remedy="set mqtt.host to your broker's name, or have one inside: pip install 'neuromodd[broker]'",
         )
         return
     if "://" in broker.host or "@" in broker.host:
@@ -91,7 +83,7 @@ async def _embedded(broker: BrokerAddress, presence: Presence) -> AsyncGenerator
     yield _found(
         name="which",
         verdict="note",
-        finding=f"the embedded one on {broker.host}:{broker.port}: for a first try, it forgets all when it stops",
+        finding=f"the embedded one on {broker.host}:{broker.port}: for a first try, as it forgets all",
         remedy="set mqtt.host to a broker that stays",
     )
     found = partial(_found, name="port")
@@ -146,7 +138,7 @@ async def _connection(broker: BrokerAddress, places: list[Any]) -> Finding:
     each_s = REACH_S / min(len(places), 4)
     for family, kind, number, _, address in places[:4]:
         with socket.socket(family, kind, number) as link:
-            link.setblocking(False)
+            link.settimeout(0)
             try:
                 async with asyncio.timeout(each_s):
                     await loop.sock_connect(link, address)
@@ -169,8 +161,8 @@ def _unreached(broker: BrokerAddress, error: OSError) -> Finding:
     if isinstance(error, ConnectionRefusedError):
         return found(
             finding=f"{place} refuses it: nobody listens there",
-            remedy="start the broker (systemctl status mosquitto), correct mqtt.port, or let it listen on more "
-            "than loopback (`listener 1883` in mosquitto.conf)",
+            remedy="start the broker (systemctl status mosquitto), correct mqtt.port, or let it listen on "
+            "more than loopback (`listener 1883` in mosquitto.conf)",
         )
     return found(
         finding=f"{place}: {error.strerror or error}",
@@ -198,12 +190,17 @@ async def _speak(
         except (OSError, UnicodeDecodeError) as error:
             yield _unreadable(error)
             return
-        whom = settings.mqtt.username or ("its certificate" if settings.mqtt.tls.cert_file else "nobody")
-        encrypted = ", over TLS" if settings.mqtt.tls_enabled else ""
-        yield _found(name="login", verdict="ok", finding=f"MQTT {protocol} as {whom}{encrypted}")
+        yield _found(name="login", verdict="ok", finding=_logged_in(settings, protocol))
         yield judge_node(kept, refused, settings.node_name(), presence, boot)
         yield judge_publishing(presence)
         return
+
+
+def _logged_in(settings: Settings, protocol: Protocol) -> str:
+    mqtt = settings.mqtt
+    by_certificate = "by certificate" if mqtt.tls.cert_file is not None else "without a name"
+    whom = by_certificate if mqtt.username is None else f"as {mqtt.username}"
+    return f"MQTT {protocol}, {whom}" + (", over TLS" if mqtt.tls_enabled else "")
 
 
 def _may_be_old(error: MqttLinkError) -> bool:
@@ -263,63 +260,3 @@ def _document(payload: bytes | None) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def judge_node(
-    kept: Kept, refused: Mapping[str, str], node: str, presence: Presence, boot: str | None
-) -> Finding:
-    """Who publishes as this node."""
-    found = partial(_found, name="node")
-    online = kept.status == ONLINE
-    elsewhere = kept.info is not None and kept.info.get("boot_id") not in (None, boot)
-    if refused:
-        reason = next(iter(refused.values()))
-        return found(verdict="note", finding=f"what the broker keeps of {node} may not be read: {reason}")
-    if online and elsewhere:
-        host = kept.info.get("host") if kept.info else None
-        which = f", kernel {host.get('kernel')}" if isinstance(host, dict) else ""
-        return found(
-            verdict="failure",
-            finding=f"another host is online as {node}{which}: two would speak for each other",
-            remedy='give each host a name of its own: node = "..."; if that host is gone, restart the broker or '
-            "wait until it notices",
-        )
-    if online and not presence.here:
-        return found(
-            verdict="warning",
-            finding=f"{node} is online there, by a daemon of this host that does not show here",
-            remedy="it may run in a container, as another user or with another state directory; one that was "
-            "just killed shows for up to a minute",
-        )
-    if presence.ticking and not online:
-        connected = presence.mqtt is not None and presence.mqtt["connected"]
-        if connected:
-            return found(
-                verdict="note",
-                finding=f"the daemon is connected, and what it keeps of {node} does not show to this login",
-            )
-    return found(verdict="ok", finding=f"{node} is {'online' if online else 'not online'}: {_who(online)}")
-
-
-def _who(online: bool) -> str:  # noqa: FBT001 - private
-    return "this host's daemon" if online else "its name is free"
-
-
-def judge_publishing(presence: Presence) -> Finding:
-    """Whether the daemon may publish, by its own word."""
-    found = partial(_found, name="publishing")
-    if presence.mqtt is None:
-        return found(
-            verdict="note",
-            finding="not tried, as subscribers would see it; a running daemon tells what it is denied",
-        )
-    if presence.mqtt["error"] is not None:
-        return found(
-            verdict="failure",
-            finding=f"the daemon says: {presence.mqtt['error']}",
-            remedy="let its user write below its node in the broker's ACL (config/mosquitto/acl), and look at "
-            "journalctl -u neuromodd",
-        )
-    return found(
-        verdict="ok", finding=f"{presence.mqtt['published']} messages by the daemon so far, none denied"
-    )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from neuromodd.core.frame import GpuSample
 from neuromodd.doctor.measures import names_text
-from neuromodd.doctor.sight import Judgement, Sight
+from neuromodd.doctor.sight import Judgement, Sight, on_host
 from neuromodd.sensors.files import read_word
 from neuromodd.sensors.pci import find_gpus
 
@@ -50,40 +50,37 @@ def judge_nvidia(sight: Sight) -> Judgement:
 def _unreached(sight: Sight, drivers: Sequence[str | None], *, missing_library: bool) -> Judgement:
     """There are GPUs, and the library tells of none, or is not there."""
     count = f"{len(drivers)} on the PCI bus"
-    others = {driver for driver in drivers if driver not in (None, "nvidia")}
     if "nvidia" in drivers:
-        if missing_library and sight.around.container is not None:
-            return Judgement("warning", f"{count}, and the container has not the driver's library", _TOOLKIT)
         if missing_library:
-            version = read_word(sight.sysfs / "module/nvidia/version") or "the same version"
-            return Judgement(
-                "warning",
-                f"{count}, their driver is loaded, and libnvidia-ml.so.1 is missing",
-                f"install the driver's library, of version {version}: apt install libnvidia-ml1, or "
-                "libnvidia-compute-... on Ubuntu",
-            )
-        return _devices(sight) or Judgement(
-            "warning", f"{count}, and the driver knows none", "nvidia-smi tells more"
-        )
-    if "vfio-pci" in others:
+            return _no_library(sight, count)
+        none = Judgement("warning", f"{count}, and the driver knows none", "nvidia-smi tells more")
+        return _devices(sight) or none
+    if "vfio-pci" in drivers:
         return Judgement("note", f"{count}, handed on to a virtual machine (vfio-pci): measure there")
-    if others:
-        return Judgement(
-            "warning", f"{count}, run by {', '.join(sorted(map(str, others)))}, which tells nothing", _INSTALL
-        )
-    if sight.around.container is not None:
-        return Judgement("warning", f"{count}, and the host has no driver loaded", f"on the host: {_INSTALL}")
-    if missing_library:
-        return Judgement("warning", f"{count}, and no driver is installed", _INSTALL)
+    if others := sorted(of for of in drivers if of is not None):
+        return Judgement("warning", f"{count}, run by {others[0]}, which tells nothing", _INSTALL)
+    if missing_library or sight.around.container is not None:
+        return Judgement("warning", f"{count}, and no driver is loaded", f"{on_host(sight)}{_INSTALL}")
     return _not_loaded(count)
+
+
+def _no_library(sight: Sight, count: str) -> Judgement:
+    if sight.around.container is not None:
+        return Judgement("warning", f"{count}, and the container lacks the driver's library", _TOOLKIT)
+    version = read_word(sight.sysfs / "module/nvidia/version") or "that of the driver"
+    return Judgement(
+        "warning",
+        f"{count}, their driver is loaded, and libnvidia-ml.so.1 is missing",
+        f"install it, of version {version}: apt install libnvidia-ml1 (Ubuntu: libnvidia-compute)",
+    )
 
 
 def _not_loaded(count: str) -> Judgement:
     return Judgement(
         "failure",
         f"{count}, and the driver is not loaded",
-        "modprobe nvidia; if that fails, dmesg | grep -i nvidia says why (after a new kernel: dkms autoinstall; "
-        "under Secure Boot: an unsigned module)",
+        "modprobe nvidia; if that fails, dmesg | grep -i nvidia says why (after a new kernel: "
+        "dkms autoinstall; under Secure Boot a module must be signed)",
     )
 
 

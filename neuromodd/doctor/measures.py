@@ -139,6 +139,12 @@ def _work(frame: TelemetryFrame) -> str | None:
     return f"rate {work.rate:.2f}, by {work.source or 'nothing named'}"
 
 
+def _cgroup(frame: TelemetryFrame) -> str | None:
+    if frame.work is None or frame.work.cgroup is None:
+        return None
+    return f"{frame.work.cgroup} does most of the work"
+
+
 def _thermal(frame: TelemetryFrame) -> str | None:
     known = [of.name for of in frame.thermal or () if of.temperature_celsius is not None]
     return names_text(known)
@@ -195,7 +201,7 @@ MEASURES = (
     Measure("fans", ("hwmon",), ("fans",), _fans),
     Measure("voltages", ("hwmon",), ("voltages",), _voltages),
     Measure("work", ("cpu",), ("work.rate", "work.target", "work.source", "work.latency_ms"), _work),
-    Measure("work.cgroup", ("cgroup",), ("work.cgroup",), lambda _: None),
+    Measure("work.cgroup", ("cgroup",), ("work.cgroup",), _cgroup),
     Measure("fpga", ("fpga",), ("fpga",), _fpga),
 )
 """All but the GPUs, in the order of the frame."""

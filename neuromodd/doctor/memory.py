@@ -102,7 +102,7 @@ def judge_checkpoints(kept: Kept, *, now_utc: datetime) -> Finding:
         return found(
             verdict="failure" if kept.newest is None else "warning",
             finding=f"{len(kept.damaged)} damaged, {kept.damaged[0]}; {instead}",
-            remedy="the next start sets it aside; look at the disk's health if you have not cut a copy short: "
+            remedy="the next start sets it aside; if you have not cut a copy short, look at the disk: "
             "dmesg, smartctl -a",
         )
     if kept.newest is None:
@@ -136,6 +136,9 @@ def examine_outbox(path: Path, presence: Presence) -> Finding:
         )
     if not path.exists():
         return found(verdict="ok", finding="empty")
+    journal = path.with_name(f"{path.name}-wal")
+    if journal.exists() and journal.stat().st_size:
+        return found(verdict="ok", finding="what waits is counted at the next start: a kill left a journal")
     try:
         # Immutable: nothing is locked, and no file made beside it.
         uri = f"{path.resolve().as_uri()}?immutable=1"
@@ -150,9 +153,7 @@ def examine_outbox(path: Path, presence: Presence) -> Finding:
             finding=f"{path} can't be read: {error}",
             remedy="ask as the daemon's user; if it is damaged, the next start sets it aside",
         )
-    # Whoever was killed left a journal, which only the next start takes in.
-    more = " or more" if path.with_name(f"{path.name}-wal").exists() else ""
-    return found(verdict="ok", finding=f"{count}{more} messages wait for the broker")
+    return found(verdict="ok", finding=f"{count} messages wait for the broker")
 
 
 def _recordings(settings: Settings) -> Iterator[Finding]:
@@ -168,10 +169,8 @@ def _recordings(settings: Settings) -> Iterator[Finding]:
         )
         return
     if settings.recorder.enabled or sizes:
-        yield found(
-            verdict="ok",
-            finding=f"{len(sizes)} files in {directory}, {size_text(sum(sizes))} of {size_text(limit)} at most",
-        )
+        total = f"{size_text(sum(sizes))} of {size_text(limit)} at most"
+        yield found(verdict="ok", finding=f"{len(sizes)} files in {directory}, {total}")
 
 
 def needed_bytes(directory: Path, settings: Settings) -> int:

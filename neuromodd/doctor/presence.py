@@ -118,7 +118,7 @@ def _answer(presence: Presence) -> Finding:
         return found(
             verdict="warning",
             finding="the state directory is held, and nobody answers there",
-            remedy="it may be `neuromodd record`, or just starting; if it stays so, end the process that holds it",
+            remedy="it may be starting, or be `neuromodd record`; if it stays so, end the one that holds it",
         )
     return found(
         verdict="note", finding="none runs here", remedy="neuromodd run, or systemctl start neuromodd"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from neuromodd.doctor.sight import Judgement, Sight
+from neuromodd.doctor.sight import Judgement, Sight, on_host
 from neuromodd.doctor.surroundings import processor_vendor
 from neuromodd.sensors.files import read_word
 from neuromodd.sensors.hwmon import find_inputs
@@ -15,8 +17,8 @@ _OF_VENDOR = {"GenuineIntel": "coretemp", "AuthenticAMD": "k10temp", "HygonGenui
 """The module that tells the temperature of a maker's processors."""
 
 _DROP_IN = (
-    "give the service the drop-in rapl.conf: install -D -m 644 rapl.conf "
-    "/etc/systemd/system/neuromodd.service.d/rapl.conf && systemctl daemon-reload && systemctl restart neuromodd"
+    "give the service the drop-in rapl.conf, which says how: in /opt/neuromodd/share/neuromodd/systemd, "
+    "or systemd/rapl.conf of a clone"
 )
 
 _CGROUP_V2 = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"
@@ -60,7 +62,7 @@ def _no_chip_of_processor(sight: Sight, what: str) -> Judgement:
     if module is None:
         return Judgement("warning", what, "apt install lm-sensors && sensors-detect finds the module to load")
     return Judgement(
-        "warning", f"{what}: the module {module} is not loaded", f"{_on_host(sight)}{modprobe(module)}"
+        "warning", f"{what}: the module {module} is not loaded", f"{on_host(sight)}{modprobe(module)}"
     )
 
 
@@ -85,7 +87,7 @@ def no_pressure(sight: Sight) -> Judgement:
 
 
 def _psi(sight: Sight) -> str:
-    return f"{_on_host(sight)}boot with psi=1: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub"
+    return f"{on_host(sight)}boot with psi=1: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub"
 
 
 def no_disk(sight: Sight) -> Judgement:
@@ -120,16 +122,20 @@ def no_package_power(sight: Sight) -> Judgement:
     return Judgement(
         "warning",
         "no counter in class/powercap: their module is not loaded",
-        f"{_on_host(sight)}{modprobe('intel_rapl_msr')} (AMD's processors too)",
+        f"{on_host(sight)}{modprobe('intel_rapl_msr')} (AMD's processors too)",
     )
 
 
 def package_power_of_root(sight: Sight) -> Judgement | None:
     """What is to be said where root has read what others may not; None if all may."""
-    modes = [package.energy.path.stat().st_mode for package in find_packages(sight.sysfs)]
-    if not sight.around.root or all(mode & 0o004 for mode in modes):
-        return None
-    return Judgement("note", "as root, who alone may read it: a service of its own user can't", _DROP_IN)
+    return Judgement("note", "as root, and nobody else may read it", _DROP_IN) if is_for_root(sight) else None
+
+
+def is_for_root(sight: Sight) -> bool:
+    """Whether some energy counter is readable for root alone."""
+    with contextlib.suppress(OSError):
+        return any(not of.energy.path.stat().st_mode & stat.S_IROTH for of in find_packages(sight.sysfs))
+    return False
 
 
 def no_core_volts(sight: Sight) -> Judgement:
@@ -176,7 +182,7 @@ def _no_input(sight: Sight, what: str) -> Judgement:
     return Judgement(
         "note",
         f"no chip tells of a {what}; on laptops and small boards often none does",
-        f"{_on_host(sight)}apt install lm-sensors && sensors-detect finds the board's chip",
+        f"{on_host(sight)}apt install lm-sensors && sensors-detect finds the board's chip",
     )
 
 
@@ -186,8 +192,11 @@ def no_work(_: Sight) -> Judgement:
 
 
 def no_cgroups(sight: Sight) -> Judgement:
-    """No processor time of the control groups."""
+    """No control group that does most of the work, or no telling."""
     root = sight.sysfs / "fs/cgroup"
+    status = sight.statuses.get("cgroup")
+    if status is not None and status.state == "ok":
+        return Judgement("ok", "can be told; null now, as no group uses half of the processors")
     if (root / "cgroup.controllers").exists():
         if sight.around.container is not None:
             return Judgement("note", "the container sees no groups but its own", _mount("sys"))
@@ -209,14 +218,6 @@ def no_fpga(sight: Sight) -> Judgement:
     )
 
 
-def cgroup_told(sight: Sight) -> Judgement:
-    """The dominant group, which a host that idles does not have."""
-    work = None if sight.frame is None else sight.frame.work
-    if work is None or work.cgroup is None:
-        return Judgement("ok", "can be told; null now: no group uses half of the processors")
-    return Judgement("ok", f"{work.cgroup} does most of the work")
-
-
 def failed(sight: Sight, name: str) -> Judgement:
     """A sensor is there and fails, or hangs."""
     status = sight.statuses[name]
@@ -231,10 +232,6 @@ def failed(sight: Sight, name: str) -> Judgement:
             "failure", error, f"let {sight.around.user} read it, or run the daemon as who may; {without}"
         )
     return Judgement("failure", error, f"dmesg | tail may tell of the device; {without}")
-
-
-def _on_host(sight: Sight) -> str:
-    return "on the host: " if sight.around.container is not None else ""
 
 
 def _mount(which: str) -> str:
@@ -257,7 +254,7 @@ def examine_roots(sight: Sight) -> Judgement | None:
     files = " and ".join(f"/{which}" for which in own)
     return Judgement(
         "warning",
-        f"in a container ({kind}) with its own {files}: the network is the container's, other numbers may be too",
+        f"in a container ({kind}) with its own {files}: the network is the container's, and more may be",
         "; ".join(_mount(which) for which in own),
     )
 

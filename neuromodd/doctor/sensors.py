@@ -10,9 +10,9 @@ from neuromodd.doctor.gpus import judge_amd, judge_nvidia
 from neuromodd.doctor.measures import MEASURES, Measure
 from neuromodd.doctor.reasons import (
     REASONS,
-    cgroup_told,
     examine_roots,
     failed,
+    is_for_root,
     package_power_of_root,
 )
 from neuromodd.doctor.sight import SENSORS, Judgement, Sight
@@ -48,23 +48,18 @@ def judge(measure: Measure, sight: Sight) -> Judgement:
     told = None if sight.frame is None else measure.told(sight.frame)
     if told is not None:
         return _measured(measure, sight, told)
-    if (
-        measure.name == "work.cgroup"
-        and sight.statuses.get("cgroup", None)
-        and sight.statuses["cgroup"].state == "ok"
-    ):
-        return cgroup_told(sight)
-    wrong = next((name for name in asked if _is_wrong(sight, name)), None)
-    if wrong == "rapl" and "root only" in (sight.statuses[wrong].error or ""):
-        wrong = None
-    if wrong is not None:
-        return failed(sight, wrong)
     if not any(name in sight.statuses for name in asked):
         return Judgement("failure", "not asked: the sensors before it took too long", "see those that hang")
+    wrong = next((name for name in asked if _is_wrong(sight, name)), None)
+    if wrong is not None:
+        return failed(sight, wrong)
     reason = REASONS.get(measure.name)
-    if reason is not None:
-        return reason(sight)
-    return Judgement("failure", sight.statuses[asked[0]].error or "no value", "look at sensors.procfs_root")
+    return _without_value(sight, asked[0]) if reason is None else reason(sight)
+
+
+def _without_value(sight: Sight, sensor: str) -> Judgement:
+    told = sight.statuses[sensor].error or "no value"
+    return Judgement("failure", told, "correct sensors.procfs_root: it is to be the host's /proc")
 
 
 def _measured(measure: Measure, sight: Sight, told: str) -> Judgement:
@@ -74,7 +69,12 @@ def _measured(measure: Measure, sight: Sight, told: str) -> Judgement:
 
 
 def _is_wrong(sight: Sight, name: str) -> bool:
-    return name in sight.statuses and sight.statuses[name].state in _WRONG
+    return (
+        name in sight.statuses
+        and sight.statuses[name].state in _WRONG
+        # Known, and no failure of anything.
+        and not (name == "rapl" and is_for_root(sight))
+    )
 
 
 def _left_alone(sensors: tuple[str, ...]) -> Judgement:

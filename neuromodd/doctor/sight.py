@@ -59,6 +59,11 @@ class Judgement(NamedTuple):
     remedy: str | None = None
 
 
+def on_host(sight: Sight) -> str:
+    """What a remedy begins with that can't be done in a container."""
+    return "on the host: " if sight.around.container is not None else ""
+
+
 async def take_sight(settings: Settings, around: Surroundings, *, deadline_s: float) -> Sight:
     """Look twice, as the daemon would; what is not there after `deadline_s` is left out."""
     options = settings.sensors.model_copy(

@@ -156,8 +156,8 @@ def _file_system(mount: Mount | None, around: Surroundings) -> Finding:
         return found(
             verdict="failure",
             finding=f"{place}, which is mounted read-only",
-            remedy="set checkpoint.directory to a place that can be written, or remount it: after an error of "
-            "the disk dmesg tells why",
+            remedy="set checkpoint.directory to a place that can be written, or remount it: after a failure "
+            "of the disk dmesg tells why",
         )
     if mount.type in _IN_MEMORY:
         return found(

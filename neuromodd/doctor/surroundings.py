@@ -88,7 +88,7 @@ def _has_first_namespaces(folder: Path) -> bool:
 
 
 def machine_kind(procfs_root: Path, sysfs_root: Path) -> str | None:
-    """Which kind of virtual machine this is, "" for one without a name; None if nothing says that it is one."""
+    """Which kind of virtual machine this is, "" for one without a name; None if none shows."""
     told = [read_word(sysfs_root / "class/dmi/id" / name) or "" for name in ("sys_vendor", "product_name")]
     for word in _VIRTUAL:
         if any(word in text for text in told):
