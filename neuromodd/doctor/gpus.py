@@ -37,7 +37,7 @@ def judge_nvidia(sight: Sight) -> Judgement:
     gpus = _of(sight, "nvidia")
     word = None if sight.frame is None else sight.frame.gpu_driver_error
     if gpus and word is None:
-        return _judge_devices(gpus, "nvidia-smi")
+        return _judge_missing(sight, gpus, _judge_devices(gpus, "nvidia-smi"))
     if word is not None:
         return _driver_error(sight, word)
     drivers = drivers_of(sight.sysfs, NVIDIA)
@@ -45,6 +45,19 @@ def judge_nvidia(sight: Sight) -> Judgement:
         return Judgement("note", "no NVIDIA GPU on the PCI bus")
     missing_library = status is not None and _LIBRARY in (status.error or "")
     return _unreached(sight, drivers, missing_library=missing_library)
+
+
+def _judge_missing(sight: Sight, gpus: Sequence[GpuSample], told: Judgement) -> Judgement:
+    """What was told of the GPUs that answer, and whether there are others that should."""
+    missing = drivers_of(sight.sysfs, NVIDIA).count("nvidia") - len(gpus)
+    if told.verdict != "ok" or missing <= 0:
+        return told
+    finding = f"{told.finding}; the driver does not know {missing} more on the PCI bus"
+    if sight.around.container is not None:
+        return Judgement("note", finding, "--gpus all hands all of them to the container")
+    return Judgement(
+        "warning", finding, "dmesg | grep -i -e nvrm -e xid may say why; check its power and seat"
+    )
 
 
 def _unreached(sight: Sight, drivers: Sequence[str | None], *, missing_library: bool) -> Judgement:

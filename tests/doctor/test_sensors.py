@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
+from neuromodd.config import SensorName
 from neuromodd.core.frame import CpuSample, PowerSample, TelemetryFrame, VoltageSample, WorkSample
 from neuromodd.doctor.findings import Finding
 from neuromodd.doctor.measures import MEASURES
@@ -15,12 +17,7 @@ from neuromodd.sensors.base import SensorStatus
 
 MakeSight = Callable[..., Sight]
 
-ABSENT = {
-    name: SensorStatus("absent", "none")
-    for name in (
-        "cpu memory pressure disk network hwmon thermal_zones rapl power_supply cgroup limits nvml amdgpu fpga"
-    ).split()
-}
+ABSENT = {name: SensorStatus("absent", "none") for name in get_args(SensorName)}
 
 INTEL = "== proc/cpuinfo\nvendor_id\t: GenuineIntel\n== sys/class/\n"
 RAPL = "== sys/class/powercap/intel-rapl:0/name\npackage-0\n== sys/class/powercap/intel-rapl:0/energy_uj\n1\n"
