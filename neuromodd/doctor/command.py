@@ -29,7 +29,7 @@ from neuromodd.doctor.sensors import examine_sensors
 from neuromodd.doctor.sight import SENSORS, take_sight
 from neuromodd.doctor.state import AREA as STATE
 from neuromodd.doctor.state import examine_directory, why_there
-from neuromodd.doctor.surroundings import look_around
+from neuromodd.doctor.surroundings import look_around, machine_kind
 from neuromodd.doctor.versions import AREA as VERSIONS
 from neuromodd.doctor.versions import examine_versions, own_requirements
 from neuromodd.errors import ConfigurationError
@@ -194,7 +194,13 @@ class _Doctor:
 
     async def _sensors(self) -> list[Finding]:
         sight = await take_sight(self.settings, self.around, deadline_s=SIGHT_S)
-        return await self._within(SENSORS, lambda: examine_sensors(sight))
+
+        def examine() -> Iterator[Finding]:
+            # Of the host, whose files may be mounted beside this process's own.
+            machine = machine_kind(sight.procfs, sight.sysfs)
+            return examine_sensors(sight._replace(around=sight.around._replace(machine=machine)))
+
+        return await self._within(SENSORS, examine)
 
     async def _broker(self, presence: Presence) -> list[Finding]:
         if self.refused:

@@ -71,12 +71,13 @@ def summary(findings: Sequence[Finding]) -> str:
     """All of it in a line."""
     counts = counted(findings)
     told = [
-        _number(counts[verdict], verdict) for verdict in ("failure", "warning", "note") if counts[verdict]
+        number_text(counts[verdict], verdict) for verdict in ("failure", "warning", "note") if counts[verdict]
     ]
     return ", ".join([*told, f"{counts['ok']} ok"])
 
 
-def _number(count: int, word: str) -> str:
+def number_text(count: int, word: str) -> str:
+    """How many of something there are: `1 file`, `2 files`."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 

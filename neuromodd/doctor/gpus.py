@@ -80,11 +80,12 @@ def _unreached(sight: Sight, drivers: Sequence[str | None], *, missing_library: 
 def _no_library(sight: Sight, count: str) -> Judgement:
     if sight.around.container is not None:
         return Judgement("warning", f"{count}, and the container lacks the driver's library", _TOOLKIT)
-    version = read_word(sight.sysfs / "module/nvidia/version") or "that of the driver"
+    version = read_word(sight.sysfs / "module/nvidia/version")
+    which = "install it, of the driver's version" + (f" {version}" if version else "")
     return Judgement(
         "warning",
         f"{count}, their driver is loaded, and libnvidia-ml.so.1 is missing",
-        f"install it, of version {version}: apt install libnvidia-ml1 (Ubuntu: libnvidia-compute)",
+        f"{which}: apt install libnvidia-ml1 (Ubuntu: libnvidia-compute)",
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from neuromodd.checkpoints import ASIDE_SUFFIXES
 from neuromodd.config import Settings
-from neuromodd.doctor.findings import Finding
+from neuromodd.doctor.findings import Finding, number_text
 from neuromodd.doctor.presence import Presence
 from neuromodd.doctor.state import AREA, size_text
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError
@@ -66,7 +66,7 @@ def examine_memory(directory: Path, settings: Settings, presence: Presence) -> I
         yield _found(
             name="set aside",
             verdict="note",
-            finding=f"{len(aside)} files that were damaged, of an older format, or given up: {aside[0]} ...",
+            finding=f"{number_text(len(aside), 'file')}, damaged, of an older format or given up: {aside[0]}",
             remedy="neuromodd checkpoint list names them; the daemon removes old ones, or you do",
         )
     yield examine_outbox(directory / FILE_NAME, presence)
@@ -126,7 +126,8 @@ def examine_outbox(path: Path, presence: Presence) -> Finding:
     found = partial(_found, name="outbox")
     if presence.mqtt is not None:
         outbox = presence.mqtt["outbox"]
-        waits = f"{outbox['waiting']} messages wait, {size_text(outbox['waiting_bytes'])}"
+        count, size_bytes = outbox["waiting"], outbox["waiting_bytes"]
+        waits = f"{number_text(count, 'message')} for the broker, {size_text(size_bytes)}"
         if outbox["error"] is None:
             return found(verdict="ok", finding=waits)
         return found(
@@ -153,7 +154,7 @@ def examine_outbox(path: Path, presence: Presence) -> Finding:
             finding=f"{path} can't be read: {error}",
             remedy="ask as the daemon's user; if it is damaged, the next start sets it aside",
         )
-    return found(verdict="ok", finding=f"{count} messages wait for the broker")
+    return found(verdict="ok", finding=f"{number_text(count, 'message')} for the broker")
 
 
 def _recordings(settings: Settings) -> Iterator[Finding]:
@@ -170,7 +171,7 @@ def _recordings(settings: Settings) -> Iterator[Finding]:
         return
     if settings.recorder.enabled or sizes:
         total = f"{size_text(sum(sizes))} of {size_text(limit)} at most"
-        yield found(verdict="ok", finding=f"{len(sizes)} files in {directory}, {total}")
+        yield found(verdict="ok", finding=f"{number_text(len(sizes), 'file')} in {directory}, {total}")
 
 
 def needed_bytes(directory: Path, settings: Settings) -> int:

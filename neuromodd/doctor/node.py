@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from neuromodd import __version__
 from neuromodd.doctor.answers import BROKER
 from neuromodd.doctor.findings import Finding
 from neuromodd.doctor.presence import Presence
@@ -55,6 +56,13 @@ def judge_node(
                 verdict="note",
                 finding=f"the daemon is connected, and what it keeps of {node} does not show to this login",
             )
+    version = kept.info.get("version") if online and kept.info is not None else None
+    if version not in (None, __version__):
+        return found(
+            verdict="note",
+            finding=f"{node} is online: this host's daemon, of version {version}; installed is {__version__}",
+            remedy="systemctl restart neuromodd, so that the upgrade takes effect",
+        )
     return found(verdict="ok", finding=f"{node} is {'online' if online else 'not online'}: {_who(online)}")
 
 

@@ -60,6 +60,14 @@ def examine_web(settings: Settings, presence: Presence) -> Iterator[Finding]:
             finding=f"{web.place} is in use{holder}: the daemon's http://{web.place}/",
         )
         return
+    if presence.here and "Address already in use" in taken:
+        yield _found(
+            name="port",
+            verdict="note",
+            finding=f"{web.place} is in use{holder}, by the daemon's page, it seems",
+            remedy="ask as root, or as the daemon's user: sudo neuromodd doctor",
+        )
+        return
     yield _found(
         name="port",
         verdict="failure",

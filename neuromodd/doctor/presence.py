@@ -88,7 +88,16 @@ def _holders(directory: Path, locks: Path) -> tuple[int, ...]:
 def examine_daemon(presence: Presence) -> Iterator[Finding]:
     """Say who is there."""
     yield _answer(presence)
-    if presence.directory is not None:
+    if presence.directory is None:
+        return
+    if presence.directory.is_dir() and not os.access(presence.directory, os.X_OK):
+        yield _found(
+            name="lock",
+            verdict="note",
+            finding=f"whether {presence.directory} is held can't be told: it is closed to this user",
+            remedy="ask as root, or as its owner: sudo neuromodd doctor",
+        )
+    else:
         held = ", ".join(describe_process(of) if of > 0 else "a process elsewhere" for of in presence.holders)
         yield _found(
             name="lock",

@@ -21,6 +21,8 @@ _DROP_IN = (
     "or systemd/rapl.conf of a clone"
 )
 
+_AS_ROOT = 'run the container as root (--user 0), or leave it: sensors.disabled = ["rapl"]'
+
 _CGROUP_V2 = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"
 
 
@@ -70,7 +72,9 @@ def no_throttles(sight: Sight) -> Judgement:
     """No count of thermal throttling."""
     vendor = processor_vendor(sight.procfs)
     if vendor != "GenuineIntel":
-        return Judgement("note", f"only Intel's processors are counted; this is {vendor or 'another'}")
+        return Judgement(
+            "note", "only Intel's processors are counted" + (f"; this is {vendor}" if vendor else "")
+        )
     where = f" to {sight.around.machine_text}" if sight.around.machine is not None else ""
     return Judgement("note", f"the kernel tells none{where}")
 
@@ -87,7 +91,7 @@ def no_pressure(sight: Sight) -> Judgement:
 
 
 def _psi(sight: Sight) -> str:
-    return f"{on_host(sight)}boot with psi=1: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub"
+    return f"{on_host(sight)}boot with psi=1 on the kernel's command line (with GRUB in /etc/default/grub)"
 
 
 def no_disk(sight: Sight) -> Judgement:
@@ -109,16 +113,15 @@ def no_network(sight: Sight) -> Judgement:
 def no_package_power(sight: Sight) -> Judgement:
     """No energy counter of a processor package, or none that may be read."""
     if find_packages(sight.sysfs):
+        remedy = _AS_ROOT if sight.around.container is not None else _DROP_IN
         return Judgement(
-            "warning", "the processor counts its energy, and the counters are for root alone", _DROP_IN
+            "warning", "the processor counts its energy, and the counters are for root alone", remedy
         )
     if sight.around.machine is not None:
         return Judgement("note", f"no counter: {sight.around.machine_text} has none")
     vendor = processor_vendor(sight.procfs)
     if vendor not in _OF_VENDOR:
-        return Judgement(
-            "note", f"no counter: only Intel's and AMD's processors have them; this is {vendor or 'none'}"
-        )
+        return Judgement("note", "no counter: only Intel's and AMD's processors have them")
     return Judgement(
         "warning",
         "no counter in class/powercap: their module is not loaded",

@@ -58,8 +58,8 @@ def judge(measure: Measure, sight: Sight) -> Judgement:
 
 
 def _without_value(sight: Sight, sensor: str) -> Judgement:
-    told = sight.statuses[sensor].error or "no value"
-    return Judgement("failure", told, "correct sensors.procfs_root: it is to be the host's /proc")
+    told = sight.statuses[sensor].error or "it was read, and its counters stand still"
+    return Judgement("failure", told, f"is {sight.procfs} a /proc that lives? correct sensors.procfs_root")
 
 
 def _measured(measure: Measure, sight: Sight, told: str) -> Judgement:

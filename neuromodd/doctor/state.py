@@ -196,13 +196,14 @@ def _probe(directory: Path, presence: Presence) -> Iterator[Finding]:
         yield _links(probe, second)
     except PermissionError:
         other = presence.ticking or presence.lock_held
+        as_who = "ask as the daemon's user, or as root: sudo neuromodd doctor"
         yield _found(
             name="writable",
             verdict="note" if other else "failure",
             finding="this user can't write there" + ("; the daemon is another's" if other else ""),
-            remedy="ask as the daemon's user, or as root: sudo neuromodd doctor"
+            remedy=as_who
             if other
-            else f"chown -R {user_name(os.geteuid())} {directory}, or run the daemon as its owner",
+            else f"{as_who}; if this user is to run it: chown -R {user_name(os.geteuid())} {directory}",
         )
     except OSError as error:
         yield _found(

@@ -99,6 +99,11 @@ def test_a_daemon_of_this_host_that_does_not_show_here_is_a_warning() -> None:
     assert judged(Kept(b"online", HERE)).verdict == "warning"
 
 
+def test_a_daemon_of_another_version_than_is_installed_is_to_be_restarted() -> None:
+    found = judged(Kept(b"online", {**HERE, "version": "0.0.1"}), running())
+    assert (found.verdict, "of version 0.0.1" in found.finding) == ("note", True)
+
+
 def test_a_reader_that_is_refused_is_a_note() -> None:
     assert judged(Kept(None, None), refused={"neuromodd/lab/info": "not authorized"}).verdict == "note"
 
@@ -155,6 +160,10 @@ def test_a_page_whose_port_is_another_programs_is_a_failure(taken: int) -> None:
 
 def test_a_page_that_the_daemon_serves_is_well(taken: int) -> None:
     assert web(taken, running()).verdict == "ok"
+
+
+def test_a_page_of_a_daemon_that_may_not_be_asked_is_a_note(taken: int) -> None:
+    assert web(taken, NOBODY._replace(holders=(1,))).verdict == "note"
 
 
 def test_a_page_that_is_switched_off_is_a_note() -> None:

@@ -61,7 +61,7 @@ def test_a_driver_without_its_library_wants_that_of_the_same_version(see: MakeSi
     verdict, finding, remedy = told(see(tree, statuses=NO_LIBRARY))
     assert (verdict, "libnvidia-ml.so.1 is missing" in finding) == ("warning", True)
     assert remedy is not None
-    assert "of version 550.54.14: apt install libnvidia-ml1" in remedy
+    assert "version 550.54.14: apt install libnvidia-ml1" in remedy
 
 
 def test_in_a_container_the_library_comes_with_the_toolkit(see: MakeSight) -> None:

@@ -255,7 +255,7 @@ def test_recordings_are_counted_where_there_are_any(state: Path) -> None:
     assert "recordings" not in memory(state)
     (state / "recordings").mkdir()
     (state / "recordings/recording-000001-20261125T000000Z.jsonl").write_bytes(b"x" * 2048)
-    assert memory(state)["recordings"].finding.startswith("1 files in ")
+    assert memory(state)["recordings"].finding.startswith("1 file in ")
     assert "2 KiB of 1 GiB" in memory(state)["recordings"].finding
 
 
@@ -272,7 +272,7 @@ def outbox(state: Path) -> Iterator[Path]:
 
 
 def test_what_waits_is_counted_without_a_file_beside_the_outbox(outbox: Path) -> None:
-    assert examine_outbox(outbox, NOBODY).finding == "2 messages wait for the broker"
+    assert examine_outbox(outbox, NOBODY).finding == "2 messages for the broker"
 
 
 def test_an_outbox_that_is_damaged_is_a_warning(outbox: Path) -> None:
@@ -293,7 +293,7 @@ def running(outbox: dict[str, Any]) -> Presence:
 
 def test_a_daemon_that_runs_is_believed_about_its_outbox(state: Path) -> None:
     presence = running({"waiting": 3, "waiting_bytes": 900, "error": None})
-    assert examine_outbox(state / "outbox.sqlite3", presence).finding == "3 messages wait, 900 B"
+    assert examine_outbox(state / "outbox.sqlite3", presence).finding == "3 messages for the broker, 900 B"
 
 
 def test_an_outbox_in_memory_alone_is_a_failure(state: Path) -> None:

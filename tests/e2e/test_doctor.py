@@ -210,6 +210,15 @@ def test_a_configuration_that_can_not_be_used_has_its_faults_first_and_a_status_
     assert visit.of("broker", "which")["verdict"] == "note"
 
 
+def test_a_configuration_that_hangs_is_given_up(doctor: Doctor, tmp_path: Path) -> None:
+    # Nobody ever writes into it.
+    os.mkfifo(tmp_path / "neuromodd.toml")
+    began_s = time.monotonic()
+    visit = doctor("--config", tmp_path / "neuromodd.toml")
+    assert time.monotonic() - began_s < LONGEST_S
+    assert (visit.status, visit.of("configuration", "deadline")["verdict"]) == (2, "failure")
+
+
 # Captured machines
 
 MEASURED = {
