@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
@@ -28,6 +29,7 @@ from neuromodd.errors import (
     CheckpointMismatchError,
     ConfigurationError,
     InvalidRecordError,
+    InvalidValueError,
     MissingExtraError,
     NeuromoddError,
     StateDirectoryLockedError,
@@ -76,6 +78,8 @@ examples:
   neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
   neuromodd record -n 3600                        an hour of frames, recorded
   neuromodd replay recording-*.jsonl --out ticks.jsonl
+  neuromodd plot recording-*.jsonl -o week.html   a picture and a page of a recording
+  neuromodd report recording-*.jsonl              the page alone, as text
   neuromodd checkpoint list                       what the daemon would go on from
   neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
   neuromodd fpga timing.rpt && program_fpga       only if the build met its timing
@@ -260,6 +264,34 @@ def _replay(parsed: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _plot(parsed: argparse.Namespace) -> int:
+    from neuromodd.offline import plot_recordings  # noqa: PLC0415 - as above
+
+    return _viewed(partial(plot_recordings, out=parsed.out), parsed)
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from neuromodd.offline import print_report  # noqa: PLC0415 - as above
+
+    return _viewed(partial(print_report, as_json=parsed.json), parsed)
+
+
+def _viewed(view: Callable[..., None], parsed: argparse.Namespace) -> int:
+    try:
+        view(
+            parsed.files,
+            checkpoint_in=parsed.checkpoint_in,
+            from_utc=parsed.from_utc,
+            to_utc=parsed.to_utc,
+            skip_bad=parsed.skip_bad,
+        )
+    except InvalidValueError as error:
+        # Not 1: nothing failed, something was asked for that can't be.
+        _complain(str(error))
+        return EXIT_CONFIGURATION
+    return EXIT_OK
+
+
 def _export_mem(parsed: argparse.Namespace) -> int:
     from neuromodd.offline import export_memory  # noqa: PLC0415 - as above
 
@@ -434,6 +466,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--skip-bad", action="store_true", help="leave broken lines out")
     replay.set_defaults(command=_replay)
 
+    _add_views(commands)
+
     export = commands.add_parser("export-mem", help="write what was learned as $readmemh files for an FPGA")
     export.add_argument("directory", type=Path, metavar="DIRECTORY", help="where the files go")
     export.add_argument(
@@ -492,6 +526,32 @@ def _parser() -> argparse.ArgumentParser:
         command.usage = f"{command.prog} {own} [--config FILE] [--OPTION VALUE ...]".replace("  ", " ")
         _add_options(command)
     return parser
+
+
+def _add_views(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plot = commands.add_parser("plot", help="draw recordings on one time axis (extra `plot`)")
+    plot.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a new .png, .svg or .html, or an old one",
+    )
+    plot.set_defaults(command=_plot)
+    report = commands.add_parser(
+        "report", help="print a page on recordings: gaps, heat, rewards, faults, surprise"
+    )
+    report.add_argument("--json", action="store_true", help="print JSON")
+    report.set_defaults(command=_report)
+    for command in (plot, report):
+        command.add_argument("files", nargs="+", type=Path, metavar="RECORDING", help="in this order")
+        command.add_argument(
+            "--from", dest="from_utc", type=_time, metavar="TIME", help="leave out what is earlier (UTC)"
+        )
+        command.add_argument("--to", dest="to_utc", type=_time, metavar="TIME", help="end there (UTC)")
+        command.add_argument("--checkpoint-in", type=Path, metavar="C", help="begin with this state instead")
+        command.add_argument("--skip-bad", action="store_true", help="leave broken lines out")
 
 
 def _add_checkpoint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -559,6 +619,15 @@ def _seconds(text: str) -> float:
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text}, expected seconds, more than 0")
     return value
+
+
+def _time(text: str) -> datetime:
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "a time like 2024-05-01T12:00 (UTC unless it names an offset)"
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}") from None
+    return value.replace(tzinfo=value.tzinfo or UTC)
 
 
 def _node_name(text: str) -> str:

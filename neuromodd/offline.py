@@ -1,4 +1,4 @@
-"""The commands that work without a daemon: `record`, `replay`, `export-mem` and `fpga`."""
+"""The commands that work without a daemon: `record`, `replay`, `plot`, `report`, `export-mem` and `fpga`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from neuromodd.config import Settings
 from neuromodd.core import parameter_file
@@ -21,6 +22,9 @@ from neuromodd.sensors.fpga import FpgaSensor
 from neuromodd.sinks.checkpoint import CheckpointStore
 from neuromodd.sinks.checkpoint_file import check_dimensions, decode
 from neuromodd.sinks.recorder import Recorder
+
+if TYPE_CHECKING:
+    from neuromodd.dashboard.digest import Digest
 
 BAR_WIDTH = 30
 
@@ -80,6 +84,93 @@ def summary(report: Report) -> str:
         f"step {report.step}",
     ]
     return "; ".join(parts)
+
+
+def plot_recordings(
+    paths: Sequence[Path],
+    *,
+    out: Path,
+    checkpoint_in: Path | None,
+    from_utc: datetime | None,
+    to_utc: datetime | None,
+    skip_bad: bool,
+) -> None:
+    """Draw recordings into a file, which is whole or not there.
+
+    Raises:
+        InvalidValueError: `out` has another ending than those of `plot.FORMATS`, would overwrite a file that
+            is read, or can't be written; or there is no frame in that time.
+        MissingExtraError: matplotlib is not installed.
+        OSError: a file can't be read or written; it names the file.
+    """
+    # Large, and of no use to the other commands.
+    from neuromodd.dashboard import plot  # noqa: PLC0415
+
+    form = plot.form_of(out)
+    plot.require()
+    _check_out(out, paths, checkpoint_in, None, option="-o")
+    _check_writable("-o", out)
+    digest = _digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad)
+    data = plot.drawn(digest, paths, form)
+    draft = out.with_name(f"{out.name}.draft")
+    with naming(draft):
+        draft.write_bytes(data)
+    draft.replace(out)
+    print(f"{out}: {digest.frames} frames, {len(data)} bytes", flush=True)
+
+
+def print_report(
+    paths: Sequence[Path],
+    *,
+    checkpoint_in: Path | None,
+    from_utc: datetime | None,
+    to_utc: datetime | None,
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
+    """Print a page on recordings.
+
+    Raises:
+        InvalidValueError: there is no frame in that time.
+        OSError: a file can't be read; it names the file.
+    """
+    from neuromodd.dashboard import report  # noqa: PLC0415 - as above
+
+    told = report.facts(_digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad), paths)
+    print(report.as_json(told) if as_json else report.text(told), flush=True)
+
+
+def _digest(
+    paths: Sequence[Path],
+    checkpoint_in: Path | None,
+    from_utc: datetime | None,
+    to_utc: datetime | None,
+    *,
+    skip_bad: bool,
+) -> Digest:
+    """Replay recordings, and keep of them what is drawn and told."""
+    from neuromodd.dashboard.digest import Digest  # noqa: PLC0415 - as above
+
+    if from_utc is not None and to_utc is not None and to_utc < from_utc:
+        raise InvalidValueError("--to", to_utc.isoformat(), f"a time after {from_utc.isoformat()}, --from")
+    digest = Digest(from_utc=from_utc)
+    bar = _Bar(shown=sys.stderr.isatty())
+    replay = Replay(
+        paths,
+        checkpoint_in=checkpoint_in,
+        skip_bad=skip_bad,
+        until_utc=to_utc,
+        watch=digest.take,
+        note=bar.say,
+        progress=bar.draw,
+    )
+    try:
+        replay.run()
+    finally:
+        bar.clear()
+    if digest.first is None:
+        raise InvalidValueError("recording", f"{replay.report.frames} frames", "one in the time asked for")
+    return digest
 
 
 def announce_recording(recorder: Recorder) -> None:
@@ -240,22 +331,32 @@ def _check_checkpoint_out(target: Path, recordings: Sequence[Path]) -> None:
     """Refuse to write a checkpoint over a recording, or where it can't be written."""
     if any(_same(target, path) for path in recordings):
         raise InvalidValueError("--checkpoint-out", str(target), "a file that is not replayed")
+    _check_writable("--checkpoint-out", target)
+
+
+def _check_writable(option: str, target: Path) -> None:
+    """Refuse what can't be replaced as a whole."""
     if target.exists() and not target.is_file():
-        raise InvalidValueError("--checkpoint-out", str(target), "a plain file or a new name")
+        raise InvalidValueError(option, str(target), "a plain file or a new name")
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK | os.X_OK)):
         expected = "a file in a directory that is there and can be written"
-        raise InvalidValueError("--checkpoint-out", str(target), expected)
+        raise InvalidValueError(option, str(target), expected)
 
 
 def _check_out(
-    out: Path, recordings: Sequence[Path], checkpoint_in: Path | None, checkpoint_out: Path | None
+    out: Path,
+    recordings: Sequence[Path],
+    checkpoint_in: Path | None,
+    checkpoint_out: Path | None,
+    *,
+    option: str = "--out",
 ) -> None:
-    """Refuse to write the ticks over another file of the replay."""
+    """Refuse to write over another file of the replay."""
     if any(_same(out, path) for path in recordings):
-        raise InvalidValueError("--out", str(out), "a file that is not replayed")
-    for option, other in (("--checkpoint-in", checkpoint_in), ("--checkpoint-out", checkpoint_out)):
+        raise InvalidValueError(option, str(out), "a file that is not replayed")
+    for of, other in (("--checkpoint-in", checkpoint_in), ("--checkpoint-out", checkpoint_out)):
         if other is not None and _same(out, other):
-            raise InvalidValueError("--out", str(out), f"another file than {option}")
+            raise InvalidValueError(option, str(out), f"another file than {of}")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from neuromodd.compression import ZSTD_MAGIC, Decompressed
-from neuromodd.core.brain import Brain, BrainParameters
+from neuromodd.core.brain import Brain, BrainParameters, Tick
 from neuromodd.core.engine import numba_installed
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.messages import state_message
@@ -68,6 +68,8 @@ class Replay:
         checkpoint_in: begin with this state, and go on from file to file whatever their headers say.
         checkpoint_out: where the state at the end goes.
         skip_bad: leave broken lines out instead of ending there; a header is never left out.
+        until_utc: end before the first frame that is later.
+        watch: takes each tick, and the brain as it is after it.
         note: takes what the user should know.
         progress: takes the share that is done and the report so far, some times a second.
 
@@ -87,6 +89,8 @@ class Replay:
         checkpoint_in: Path | None = None,
         checkpoint_out: Path | None = None,
         skip_bad: bool = False,
+        until_utc: datetime | None = None,
+        watch: Callable[[Tick, Brain], None] | None = None,
         note: Callable[[str], None] = lambda _: None,
         progress: Callable[[float, Report], None] = lambda _share, _report: None,
     ) -> None:
@@ -96,6 +100,8 @@ class Replay:
         self._start = None if checkpoint_in is None else _start(checkpoint_in)
         self._target = checkpoint_out
         self._skip_bad = skip_bad
+        self._until_utc = until_utc
+        self._watch = watch
         self._note = note
         self._progress = progress
         self._brain: Brain | None = None
@@ -113,15 +119,17 @@ class Replay:
             CheckpointDamagedError, CheckpointMismatchError: `checkpoint_in` is of another network.
             OSError: a file can't be read or written.
         """
-        began_s = time.monotonic()
+        began_s, over = time.monotonic(), False
         try:
             with contextlib.closing(self._items(began_s)) as items:
                 for path, (line, content) in items:
+                    if over := self._is_over(content):
+                        break
                     self._take(path, line, content, out)
-            if self._brain is None:
+            if self._brain is None and not over:
                 path = self._sizes[0][0]
                 raise RecordingError(path, None, "got neither a header nor a frame, expected a recording")
-            if self._target is not None:
+            if self._target is not None and self._brain is not None:
                 self._save(self._target, self._brain)
         finally:
             self.report.seconds = time.monotonic() - began_s
@@ -146,6 +154,12 @@ class Replay:
                         self._progress(min(share, 1.0), self.report)
             done += size
 
+    def _is_over(self, content: Content) -> bool:
+        until_utc = self._until_utc
+        if until_utc is None or not isinstance(content, TelemetryFrame):
+            return False
+        return content.time_utc is not None and content.time_utc > until_utc
+
     def _take(self, path: Path, line: int, content: Content, out: IO[bytes] | None) -> None:
         """Live through one line."""
         match content:
@@ -157,10 +171,13 @@ class Replay:
             case Truncated():
                 self._note(f"{path}:{line}: cut short, {content.reason}; all before it is replayed")
             case TelemetryFrame():
-                tick = self._ready(path).step(content)
+                brain = self._ready(path)
+                tick = brain.step(content)
                 self._newest_utc = content.time_utc
                 self.report.frames += 1
                 self.report.rewards += len(tick.events)
+                if self._watch is not None:
+                    self._watch(tick, brain)
                 if out is not None:
                     out.write(state_message(tick).payload + b"\n")
             case _:

@@ -188,6 +188,11 @@ class SpikingInferenceEngine:
         return tuple(_plain(self._s.theta))
 
     @property
+    def predictions(self) -> tuple[float, ...]:
+        """The intensity that is expected of each channel; 0 of one that was never present."""
+        return tuple(_plain(self._s.prediction))
+
+    @property
     def potentials(self) -> tuple[float, ...]:
         """The potential v of each LIF neuron."""
         return tuple(_plain(self._s.v))
