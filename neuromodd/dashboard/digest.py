@@ -19,7 +19,7 @@ from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.rewards import KINDS, BreakthroughFound, RewardEvent, WorkAccepted
-from neuromodd.dashboard.fold import Columns, Fold
+from neuromodd.dashboard.fold import COLUMNS_MAX, Columns, Fold
 from neuromodd.dashboard.series import READINGS, hottest_celsius
 
 LEVEL_NAMES = ("dopamine", "cortisol", "acetylcholine", "tempo")
@@ -35,8 +35,9 @@ LEVELS = WEIGHTS_FROM + GROUPS
 BANK_FROM = GROUPS
 STEPS_AT = BANK_FROM + len(DRIVES)
 REWARDS_FROM = STEPS_AT + 1
-COUNTS = REWARDS_FROM + len(KINDS)
-"""Where the counts of a column stand: LIF spikes, spikes of the bank, network steps, rewards."""
+ORIGINS = ("detected", "external")
+COUNTS = REWARDS_FROM + len(KINDS) * len(ORIGINS)
+"""Where the counts of a column stand: LIF spikes, spikes of the bank, network steps, rewards by kind and origin."""
 
 MISSED_INTERVALS = 1.5
 """A frame whose last one is farther away than its own measured interval was not the next."""
@@ -83,7 +84,7 @@ class Moment:
 
 @dataclass(kw_only=True)
 class Episode:
-    """A fault class that is not health, from its beginning, which may lie before the recording, to its end."""
+    """A fault class other than health, from its beginning, perhaps before the recording, to its end."""
 
     fault: Fault
     since_utc: datetime
@@ -196,7 +197,7 @@ class Digest:
         columns_max: of the time axis.
     """
 
-    def __init__(self, *, from_utc: datetime | None = None, columns_max: int = 2000) -> None:
+    def __init__(self, *, from_utc: datetime | None = None, columns_max: int = COLUMNS_MAX) -> None:
         self._from_utc = from_utc
         self._fold = Fold(levels=LEVELS, counts=COUNTS, columns_max=columns_max)
         self._brain: Brain | None = None
@@ -315,7 +316,8 @@ class Digest:
     def _take_surprise(self, tick: Tick, brain: Brain, time_utc: datetime) -> None:
         errors = tick.result.prediction_error
         error, nearer = max((of, -at) for at, of in enumerate((*errors, -1.0)) if of is not None)
-        if len(self.moments) == MOMENTS_KEPT and error <= self.moments[-1].error or error <= 0.0:
+        least = self.moments[-1].error if len(self.moments) == MOMENTS_KEPT else 0.0
+        if error <= least:
             return
         # Of channels that are as surprised the first, which work often only follows.
         channel = -nearer
@@ -353,9 +355,9 @@ class Digest:
             *result.prediction_error,
             tick.surprise_total,
         )
-        rewards = [0] * len(KINDS)
+        rewards = [0] * (len(KINDS) * len(ORIGINS))
         for event in tick.events:
-            rewards[_KIND_AT[event.kind]] += 1
+            rewards[reward_at(event.kind, event.origin)] += 1
         self._fold.add(
             time_s,
             (*(NAN if value is None else value for value in known), *weights),
@@ -364,6 +366,11 @@ class Digest:
 
 
 _KIND_AT = {kind: at for at, kind in enumerate(KINDS)}
+
+
+def reward_at(kind: str, origin: str) -> int:
+    """Where the rewards of a kind and an origin stand among those of a column."""
+    return _KIND_AT[kind] * len(ORIGINS) + ORIGINS.index(origin)
 
 
 def step_ratio(event: BreakthroughFound | None) -> float:

@@ -17,7 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COLUMNS_MAX = 2000
+COLUMNS_MAX = 1500
+"""As many as a wide picture has pixels; there are more than half of them in a long recording."""
 
 FINEST_S = 1.0 / 16.0
 """Width of the first columns; wider ones are twice, four times ... as wide."""

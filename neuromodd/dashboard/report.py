@@ -131,7 +131,7 @@ def title(told: Mapping[str, Any]) -> str:
     """What was recorded, in a line."""
     nodes = ", ".join(plain(node) or "(no name)" for node in told["nodes"][:2])
     more = f" and {len(told['nodes']) - 2} more" if len(told["nodes"]) > 2 else ""  # noqa: PLR2004
-    return f"{nodes}{more}, {_when(told['from_utc'])} to {_when(told['to_utc'])} UTC"
+    return f"{nodes}{more}, {when(told['from_utc'])} to {when(told['to_utc'])} UTC"
 
 
 def text(told: Mapping[str, Any]) -> str:
@@ -326,7 +326,7 @@ def _recording_table(told: Mapping[str, Any]) -> Table:
         ),
     ]
     rows += [
-        ("", f"{_when(of['from_utc'])}  {duration(of['seconds'])}, {of['kind']}") for of in gaps["longest"]
+        ("", f"{when(of['from_utc'])}  {duration(of['seconds'])}, {of['kind']}") for of in gaps["longest"]
     ]
     if told["went_back"]:
         rows.append(
@@ -347,10 +347,10 @@ _RANKS = {
 def _hours_table(told: Mapping[str, Any]) -> Table:
     hours, flags = told["hours"], told["flags"]
     heading, note = _RANKS[hours["ranked_by"]]
-    rows = [(_when(of["begins_utc"])[:16], _hour_text(of)) for of in hours["hottest"]]
+    rows = [(when(of["begins_utc"])[:16], _hour_text(of)) for of in hours["hottest"]]
     if hours["busiest"] is not None and hours["ranked_by"] == "temperature_celsius":
         rows.append(
-            ("busiest", f"{_when(hours['busiest']['begins_utc'])[:16]}: {_hour_text(hours['busiest'])}")
+            ("busiest", f"{when(hours['busiest']['begins_utc'])[:16]}: {_hour_text(hours['busiest'])}")
         )
     if flags["stress"] is not None:
         shares = (
@@ -387,7 +387,7 @@ def _rewards_table(told: Mapping[str, Any]) -> Table:
         rows.append((f"{sum(of['count'] for of in rest):,}", f"of {len(rest)} other sorts", "", ""))
     if best is not None:
         step = f"{best['previous_best']:.4g} to {best['value']:.4g}, {_percent(best['step_ratio'])}"
-        rows.append(("best", plain(best["metric"]) or "-", step, _when(best["time_utc"])))
+        rows.append(("best", plain(best["metric"]) or "-", step, when(best["time_utc"])))
     return Table("Rewards", "" if rows else "none", (), rows or [("none", "", "", "")])
 
 
@@ -396,7 +396,7 @@ def _faults_table(told: Mapping[str, Any]) -> Table:
     rows = [
         (
             of["code"],
-            _when(of["since_utc"]),
+            when(of["since_utc"]),
             duration(of["seconds"]) + ("" if of["until_utc"] else ", still"),
             f"{of['confidence']:.0%}",
             plain(_evidence(of["evidence"])),
@@ -426,7 +426,7 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
 def _moments_table(told: Mapping[str, Any]) -> Table:
     rows = [
         (
-            _when(of["time_utc"]),
+            when(of["time_utc"]),
             of["channel"],
             f"expected {of['expected']:.2f}",
             f"{of['came']:.2f} came" + ("; a fresh network" if of["fresh_network"] else ""),
@@ -486,6 +486,6 @@ def _utc(time: datetime | None) -> str:
     )
 
 
-def _when(time: str | None) -> str:
+def when(time: str | None) -> str:
     """A time of the facts, to the second."""
     return "-" if not time else time[:19].replace("T", " ")

@@ -1,0 +1,692 @@
+"""The picture of a recording: all that was measured and felt, on one time axis.
+
+The only importer of matplotlib. It is drawn without a display, and the same recording gives the same bytes.
+Nothing is told by colour alone: lines have a dash and a name beside them, marks a shape, signs a number and a
+hatch; the maps of colours grow darker or lighter with the value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+
+from neuromodd.core.encoding import CHANNELS, DRIVES
+from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+from neuromodd.dashboard import page, report, traces
+from neuromodd.dashboard.digest import (
+    BANK_FROM,
+    GROUPS,
+    LEVEL_NAMES,
+    LEVELS_FROM,
+    ORIGINS,
+    READING_AT,
+    REWARDS_FROM,
+    REWARDS_KEPT,
+    STEPS_AT,
+    SURPRISE_FROM,
+    TOTAL_AT,
+    WEIGHTS_FROM,
+    Digest,
+    reward_at,
+)
+from neuromodd.errors import InvalidValueError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+Format = Literal["png", "svg", "html"]
+FORMATS: tuple[Format, ...] = ("png", "svg", "html")
+
+WIDTH_IN, DPI = 10.0, 120
+LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.05, 1.15, 0.85, 0.5
+HEADING_IN, BETWEEN_IN = 0.25, 0.14
+INCH_A_POINT = 1.0 / 72.0
+SMALL, USUAL, LARGE = 7.0, 8.0, 11.0
+LETTER_IN = 0.6 * SMALL * INCH_A_POINT
+"""About the width of a small letter."""
+
+INK, FAINT, RULE, UNWATCHED = "#1a1a1a", "#5f5f5f", "#d9d9d9", "#e9e9e9"
+
+LINES: tuple[tuple[str, Any], ...] = (
+    ("#000000", "-"),
+    ("#d55e00", (0, (5, 1.6))),
+    ("#0072b2", (0, (1.2, 1.2))),
+    ("#009e73", (0, (6, 1.6, 1.2, 1.6))),
+)
+"""Colours of Okabe and Ito, which the colour-blind tell apart, and dashes, for grey."""
+
+MARKS = {"WorkAccepted": "^", "BreakthroughFound": "*", "SourceSwitch": "D"}
+WORDS = {
+    "WorkAccepted": "work accepted",
+    "BreakthroughFound": "breakthrough",
+    "SourceSwitch": "source switch",
+}
+
+
+def form_of(out: Path) -> Format:
+    """The format that the name of a file asks for.
+
+    Raises:
+        InvalidValueError: it has another ending.
+    """
+    ending = out.suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        raise InvalidValueError(
+            "-o", str(out), f"a name that ends in .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
+        )
+    return cast("Format", ending)
+
+
+def require() -> None:
+    """See that there is matplotlib.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("plot", "plot")
+
+
+def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
+    """The picture, or the page with it, as the bytes of a file."""
+    told = report.facts(digest, files)
+    title, description = f"neuromodd: {report.title(told)}", _described(told)
+    with _style():
+        figure = _Picture(digest, told).figure
+        if form == "png":
+            return _saved(figure, "png", {"Title": title, "Description": description, "Software": None})
+        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        svg = _accessible(_saved(figure, "svg", unsaid).decode(), title, description)
+    return svg.encode() if form == "svg" else page.page(told, svg).encode()
+
+
+def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _accessible(svg: str, title: str, description: str) -> str:
+    """The same for those who can't see it: a role, a title and a description."""
+    head, tag, rest = svg.partition("<svg ")
+    attributes, end, body = rest.partition(">")
+    names = 'role="img" aria-labelledby="picture-title picture-description" '
+    words = (
+        f'\n <title id="picture-title">{page.escaped(title)}</title>'
+        f'\n <desc id="picture-description">{page.escaped(description)}</desc>'
+    )
+    return f"{head}{tag}{names}{attributes}{end}{words}{body}"
+
+
+def _described(told: dict[str, Any]) -> str:
+    missing = ", ".join(told["not_measured"]) or "nothing"
+    rewards = sum(of["count"] for of in told["rewards"]["counts"])
+    faults = sum(told["faults"]["counts"].values())
+    return (
+        f"Panels over one time axis in UTC: events ({rewards} rewards, {faults} faults), neuromodulators, surprise, "
+        f"telemetry, spikes and primary weights; below them the weights at start and end. {told['frames']} frames, "
+        f"{told['gaps']['count']} gaps. Not measured: {missing}. `neuromodd report` tells the numbers as text."
+    )
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's own defaults and ours over them, whatever the user has set; after it all is as before."""
+    import matplotlib as mpl  # noqa: PLC0415 - large, and an extra
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(
+            {
+                "font.size": USUAL,
+                "font.family": ["sans-serif"],
+                "text.color": INK,
+                "text.parse_math": False,
+                "axes.edgecolor": FAINT,
+                "axes.linewidth": 0.6,
+                "axes.labelcolor": INK,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "xtick.color": FAINT,
+                "ytick.color": FAINT,
+                "xtick.labelcolor": INK,
+                "ytick.labelcolor": INK,
+                "xtick.major.width": 0.6,
+                "ytick.major.width": 0.6,
+                "xtick.major.size": 3.0,
+                "ytick.major.size": 2.5,
+                "xtick.labelsize": USUAL,
+                "ytick.labelsize": SMALL,
+                "hatch.linewidth": 0.5,
+                "hatch.color": "#c4c4c4",
+                "svg.fonttype": "none",
+                "svg.hashsalt": "neuromodd",
+                "timezone": "UTC",
+            }
+        )
+        yield
+
+
+class _Slot(NamedTuple):
+    """A panel of the time axis: how high it is, and what fills it."""
+
+    height_in: float
+    draw: Any
+
+
+class _Picture:
+    """Draws a digest from top to bottom; all places are in inches."""
+
+    def __init__(self, digest: Digest, told: dict[str, Any]) -> None:
+        from matplotlib.dates import date2num  # noqa: PLC0415 - as above
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
+        self._number = date2num
+        self._digest, self._told = digest, told
+        self._columns = digest.columns()
+        self._gaps = digest.gaps.longest_first
+        self._breaks = traces.breaks(self._columns, self._gaps)
+        self._from_s = _seconds(digest.first.time_utc if digest.first else None)
+        self._to_s = max(_seconds(digest.last.time_utc if digest.last else None), self._from_s + 1.0)
+        # The clock may have gone back: the columns know how far.
+        self._from_s = min(self._from_s, float(self._columns.start_s[0]) + self._columns.width_s)
+        self._to_s = max(self._to_s, float(self._columns.start_s[-1]))
+        known = self._columns.known.sum(axis=0)
+        self._present = [at for at in range(GROUPS) if known[SURPRISE_FROM + at]]
+        self._panels = [
+            panel._replace(series=series)
+            for panel in traces.PANELS
+            if (series := tuple(of for of in panel.series if known[READING_AT[of.reading]]))
+        ]
+        slots = self._slots()
+        maps_in = self._maps_height_in()
+        height_in = TOP_IN + BOTTOM_IN + maps_in
+        height_in += sum(slot.height_in + HEADING_IN + BETWEEN_IN for slot in slots)
+        self._height_in = height_in
+        self.figure = Figure(figsize=(WIDTH_IN, height_in), facecolor="white")
+        self._title()
+        top_in, axes = TOP_IN, []
+        for slot in slots:
+            axes.append(self._timed(top_in + HEADING_IN, slot.height_in))
+            slot.draw(axes[-1])
+            top_in += HEADING_IN + slot.height_in + BETWEEN_IN
+        self._ticks(axes)
+        if maps_in:
+            self._maps(top_in + 0.42)
+        self._footer()
+
+    def _slots(self) -> list[_Slot]:
+        slots = [_Slot(self._events_height_in(), self._events), _Slot(1.15, self._levels)]
+        if self._present:
+            slots += [_Slot(0.145 * len(self._present), self._surprise), _Slot(0.5, self._total)]
+        for panel in self._panels:
+            height_in = 0.85 if panel.top else 0.62
+            slots.append(_Slot(height_in, lambda axes, panel=panel: self._panel(axes, panel)))
+        slots.append(_Slot(0.145 * self._raster_rows, self._raster))
+        if self._neurons:
+            slots.append(_Slot(0.145 * len(self._neurons), self._weights))
+        return slots
+
+    @property
+    def _raster_rows(self) -> int:
+        return min(self._digest.lif_neurons, GROUPS) + min(self._digest.bank_neurons, len(DRIVES))
+
+    @property
+    def _neurons(self) -> list[int]:
+        """LIF neurons, or groups of them, whose own channel was measured."""
+        return [at for at in self._present if at < self._digest.lif_neurons]
+
+    # Places
+
+    def _axes(self, left_in: float, top_in: float, width_in: float, height_in: float) -> Axes:
+        bottom_in = self._height_in - top_in - height_in
+        return self.figure.add_axes(
+            (
+                left_in / WIDTH_IN,
+                bottom_in / self._height_in,
+                width_in / WIDTH_IN,
+                height_in / self._height_in,
+            )
+        )
+
+    def _timed(self, top_in: float, height_in: float) -> Axes:
+        """Axes over the time axis; what nobody watched is shaded."""
+        axes = self._axes(LEFT_IN, top_in, WIDTH_IN - LEFT_IN - RIGHT_IN, height_in)
+        axes.set_xlim(self._day(self._from_s), self._day(self._to_s))
+        axes.set_gid("time")
+        for gap in self._gaps:
+            if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
+                axes.axvspan(
+                    self._number(gap.from_utc),
+                    self._number(gap.to_utc),
+                    facecolor=UNWATCHED,
+                    edgecolor="#c4c4c4",
+                    hatch="/////",
+                    linewidth=0.0,
+                    zorder=0.4,
+                )
+        return axes
+
+    def _day(self, time_s: float) -> float:
+        return float(self._number(datetime.fromtimestamp(time_s, UTC)))
+
+    def _text(self, left_in: float, top_in: float, text: str, **options: Any) -> None:  # noqa: ANN401
+        self.figure.text(left_in / WIDTH_IN, 1.0 - top_in / self._height_in, text, **options)
+
+    def _heading(self, axes: Axes, title: str, note: str = "") -> None:
+        """A heading above the panel, and what its marks mean."""
+        from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea  # noqa: PLC0415 - as above
+
+        parts = [TextArea(title, textprops={"size": USUAL, "weight": "bold", "color": INK})]
+        if note:
+            parts.append(TextArea(note, textprops={"size": SMALL, "color": FAINT}))
+        packed = HPacker(children=parts, pad=0, sep=6, align="baseline")
+        box = AnchoredOffsetbox(
+            loc="lower left",
+            child=packed,
+            frameon=False,
+            pad=0.0,
+            borderpad=0.0,
+            bbox_to_anchor=(0.0, 1.0),
+            bbox_transform=axes.transAxes + _shift(self.figure, 0.0, 3.5 * INCH_A_POINT),
+        )
+        box.set_clip_on(False)
+        axes.add_artist(box)
+
+    def _title(self) -> None:
+        told = self._told
+        nodes = ", ".join(report.plain(node) for node in told["nodes"][:3])
+        self._text(LEFT_IN, 0.3, f"neuromodd  {nodes}", size=LARGE, weight="bold", va="baseline")
+        share = (
+            ""
+            if told["watched_ratio"] is None
+            else f", {100.0 * told['watched_ratio']:.3g} % of the time watched"
+        )
+        span = f"{report.when(told['from_utc'])} to {report.when(told['to_utc'])} UTC"
+        self._text(
+            LEFT_IN, 0.48, f"{span}; {told['frames']:,} frames{share}", size=USUAL, color=FAINT, va="baseline"
+        )
+
+    def _footer(self) -> None:
+        width = report.duration(self._columns.width_s)
+        notes = [f"A line is the mean and a band the range within {width}", "hatched: nobody watched"]
+        if self._told["not_measured"]:
+            notes.append(f"not measured: {', '.join(self._told['not_measured'])}")
+        self._text(LEFT_IN, self._height_in - 0.14, "; ".join(notes) + ".", size=SMALL, color=FAINT)
+
+    def _ticks(self, axes: Sequence[Axes]) -> None:
+        """The time at the top and at the bottom, thin rules in between."""
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
+
+        for each in axes:
+            locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
+            each.xaxis.set_major_locator(locator)
+            each.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC, show_offset=False))
+            each.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
+            each.set_axisbelow(True)
+            each.tick_params(axis="x", labelbottom=each is axes[-1], length=3.0 if each is axes[-1] else 0.0)
+        axes[-1].annotate(
+            "UTC",
+            (1.0, 0.0),
+            xytext=(6, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            color=FAINT,
+            annotation_clip=False,
+        )
+
+    # Lines
+
+    def _lines(self, axes: Axes, which: Sequence[tuple[int, str]], factor: float) -> None:
+        """Mean and range of each level, and its name at the end of the line."""
+        columns, mean = self._columns, self._columns.mean
+        middle_s = np.clip(columns.start_s + 0.5 * columns.width_s, self._from_s, self._to_s)
+        x = traces.line(np.array([self._day(of) for of in middle_s]), self._breaks)
+        folded = bool(np.median(columns.frames) > 1)
+        ends: list[tuple[float, str, str]] = []
+        for (at, label), (colour, dash) in reversed(list(zip(which, LINES, strict=False))):
+            y = traces.line(mean[:, at] * factor, self._breaks)
+            if folded:
+                low = traces.line(columns.low[:, at] * factor, self._breaks)
+                high = traces.line(columns.high[:, at] * factor, self._breaks)
+                axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0.0)
+            axes.plot(
+                x, y, color=colour, linestyle=dash, linewidth=1.0, solid_capstyle="butt", dash_capstyle="butt"
+            )
+            ends.append((float(mean[np.flatnonzero(columns.known[:, at])[-1], at]) * factor, label, colour))
+        self._names(axes, ends)
+
+    def _names(self, axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+        """Names right of the axes, each beside the end of its line and none over another."""
+        low, high = axes.get_ylim()
+        height_in = axes.get_position().height * self._height_in
+        scale = height_in / (high - low)
+        wanted = [(y - low) * scale for y, _, _ in ends]
+        half = 0.5 * SMALL * INCH_A_POINT
+        places = traces.apart(wanted, 1.25 * SMALL * INCH_A_POINT, min(half, 0.0), height_in + half)
+        for (_, label, colour), place, from_in in zip(ends, places, wanted, strict=True):
+            axes.annotate(
+                label,
+                (1.0, min(max(from_in, 0.0), height_in) / height_in),
+                xytext=(1.0 + 0.17 / (WIDTH_IN - LEFT_IN - RIGHT_IN), place / height_in),
+                xycoords="axes fraction",
+                textcoords="axes fraction",
+                size=SMALL,
+                color=colour,
+                va="center",
+                annotation_clip=False,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": colour,
+                    "linewidth": 0.6,
+                    "shrinkA": 1,
+                    "shrinkB": 1,
+                    "relpos": (0.0, 0.5),
+                },
+            )
+
+    def _levels(self, axes: Axes) -> None:
+        highest = float(
+            np.nanmax(self._columns.high[:, LEVELS_FROM : LEVELS_FROM + len(LEVEL_NAMES)], initial=1.0)
+        )
+        axes.set_ylim(0.0, max(1.0, highest) * 1.02)
+        axes.set_yticks([0.0, 0.5, 1.0] + ([2.0] if highest > 1.5 else []))  # noqa: PLR2004
+        self._lines(axes, [(LEVELS_FROM + at, name) for at, name in enumerate(LEVEL_NAMES)], 1.0)
+        self._heading(
+            axes, "Neuromodulators", "levels; dopamine rewards, cortisol is stress, acetylcholine focus"
+        )
+
+    def _panel(self, axes: Axes, panel: traces.Panel) -> None:
+        which = [(READING_AT[of.reading], of.label) for of in panel.series]
+        at = [place for place, _ in which]
+        largest = float(np.nanmax(self._columns.high[:, at])) * panel.factor
+        factor, prefix = traces.prefixed(largest) if panel.unit else (1.0, "")
+        top = panel.top or _nice(largest * factor)
+        low = 0.0
+        if panel.title.startswith("Temperature"):
+            smallest = float(np.nanmin(self._columns.low[:, at]))
+            low = 10.0 * math.floor(smallest / 10.0)
+            top = max(10.0 * math.ceil(largest / 10.0), low + 10.0)
+        axes.set_ylim(low, top * 1.02 if low >= 0.0 else top)
+        axes.set_yticks([low, (low + top) / 2.0, top])
+        axes.yaxis.set_major_formatter("{x:g}")
+        self._lines(axes, which, panel.factor * factor)
+        self._heading(axes, panel.title.format(unit=f"{prefix}{panel.unit}"))
+
+    def _total(self, axes: Axes) -> None:
+        highest = _nice(float(np.nanmax(self._columns.high[:, TOTAL_AT])))
+        axes.set_ylim(0.0, highest * 1.02)
+        axes.set_yticks([0.0, highest])
+        axes.yaxis.set_major_formatter("{x:g}")
+        self._lines(axes, [(TOTAL_AT, "mean of all")], 1.0)
+
+    # Strips
+
+    def _strip(
+        self, axes: Axes, values: NDArray[np.float64], names: Sequence[str], cmap: str, high: float
+    ) -> None:
+        """Rows of cells, a name to each, and the scale beside them."""
+        grid = traces.strip(values, self._columns, self._breaks, self._from_s, self._to_s)
+        rows = len(names)
+        image = axes.imshow(
+            grid,
+            aspect="auto",
+            interpolation="nearest" if grid.shape[1] < 400 else "auto",  # noqa: PLR2004
+            cmap=cmap,
+            vmin=0.0,
+            vmax=high,
+            extent=(self._day(self._from_s), self._day(self._to_s), rows - 0.5, -0.5),
+            zorder=0.3,
+        )
+        axes.set_yticks(range(rows), names)
+        axes.tick_params(axis="y", length=0.0)
+        for row in range(1, rows):
+            axes.axhline(row - 0.5, color="white", linewidth=0.8)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        where = axes.get_position()
+        scale = self.figure.add_axes((where.x1 + 0.12 / WIDTH_IN, where.y0, 0.08 / WIDTH_IN, where.height))
+        bar = self.figure.colorbar(image, cax=scale, ticks=[0.0, high / 2.0, high])
+        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        scale.tick_params(length=2.0, labelsize=SMALL)
+        scale.yaxis.set_major_formatter("{x:.3g}")
+
+    def _surprise(self, axes: Axes) -> None:
+        at = [SURPRISE_FROM + channel for channel in self._present]
+        values = self._columns.high[:, at]
+        names = [CHANNELS[channel] for channel in self._present]
+        self._strip(axes, values, names, "Blues", _nice(float(np.nanmax(values))))
+        self._heading(
+            axes, "Surprise", "largest |measured - expected| of each channel, and the mean of all below"
+        )
+
+    def _raster(self, axes: Axes) -> None:
+        lif, bank = min(self._digest.lif_neurons, GROUPS), min(self._digest.bank_neurons, len(DRIVES))
+        at = [*range(lif), *range(BANK_FROM, BANK_FROM + bank)]
+        sums = self._columns.sums
+        rates = 100.0 * sums[:, at] / sums[:, [STEPS_AT]]
+        names = [*CHANNELS[:lif], *DRIVES[:bank]]
+        self._strip(axes, rates, names, "Greys", _nice(float(np.quantile(rates, 0.999))))
+        for label in axes.get_yticklabels()[lif:]:
+            label.set_style("italic")
+        if bank:
+            axes.axhline(lif - 0.5, color=FAINT, linewidth=0.8)
+        per = "neurons" if self._digest.lif_neurons > GROUPS else "neuron"
+        note = f"per 100 steps; upright the LIF {per} of each channel, italic the Izhikevich neuron of each drive"
+        self._heading(axes, "Spikes", note)
+
+    def _weights(self, axes: Axes) -> None:
+        at = [WEIGHTS_FROM + neuron for neuron in self._neurons]
+        values = _held(self._columns.mean[:, at])
+        names = [CHANNELS[neuron] for neuron in self._neurons]
+        self._strip(axes, values, names, "cividis", _nice(float(np.nanmax(values))))
+        self._heading(axes, "Primary weights", "of each LIF neuron for its own channel")
+
+    # Events
+
+    def _events_height_in(self) -> float:
+        return 0.2 * (len(MARKS) + 1)
+
+    def _events(self, axes: Axes) -> None:
+        counts = self._told["rewards"]["counts"]
+        names = []
+        for row, (kind, mark) in enumerate(MARKS.items()):
+            total = sum(of["count"] for of in counts if of["kind"] == kind)
+            names.append(WORDS[kind] if total < 2 else f"{WORDS[kind]} ×{total:,}")  # noqa: PLR2004
+            self._marks(axes, row, kind, mark, few=total <= REWARDS_KEPT)
+        rows = len(MARKS) + 1
+        axes.set_ylim(rows - 0.5, -0.5)
+        axes.set_yticks(range(rows), [*names, "fault"])
+        axes.tick_params(axis="y", length=0.0)
+        axes.spines["left"].set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        for row in range(rows):
+            axes.axhline(row, color=RULE, linewidth=0.5, zorder=0.2)
+        self._faults(axes, rows - 1)
+        self._heading(axes, "Events", "filled: detected here, hollow: from outside")
+
+    def _marks(self, axes: Axes, row: int, kind: str, mark: str, *, few: bool) -> None:
+        """A mark for each column with such rewards; where there are few of them, what they were."""
+        columns = self._columns
+        size = 46.0 if mark == "*" else 20.0
+        for origin in ORIGINS:
+            here = columns.sums[:, REWARDS_FROM + reward_at(kind, origin)] > 0
+            x = [self._day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
+            fill = INK if origin == "detected" else "white"
+            axes.scatter(
+                x,
+                [row] * len(x),
+                s=size,
+                marker=mark,
+                facecolor=fill,
+                edgecolor=INK,
+                linewidth=0.7,
+                zorder=3,
+                clip_on=False,
+            )
+        if few:
+            self._tell(axes, row, self._digest.rewards.first[kind])
+
+    def _tell(self, axes: Axes, row: int, events: Sequence[RewardEvent]) -> None:
+        """Words right of each mark, as far as they fit before the next."""
+        scale = (WIDTH_IN - LEFT_IN - RIGHT_IN) / (self._to_s - self._from_s)
+        times = sorted((_seconds(event.time_utc), at) for at, event in enumerate(events))
+        for place, (time_s, at) in enumerate(times):
+            next_s = times[place + 1][0] if place + 1 < len(times) else self._to_s + 0.9 / scale
+            room = int(((next_s - time_s) * scale - 0.2) / LETTER_IN)
+            words = _words(events[at])
+            if len(words) <= room:
+                axes.annotate(
+                    words,
+                    (self._day(time_s), row),
+                    xytext=(6, 0),
+                    textcoords="offset points",
+                    size=SMALL,
+                    va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                    annotation_clip=False,
+                )
+
+    def _faults(self, axes: Axes, row: int) -> None:
+        if not self._digest.episodes:
+            axes.annotate(
+                "none",
+                (0.0, row),
+                xycoords=("axes fraction", "data"),
+                xytext=(2, 0),
+                textcoords="offset points",
+                size=SMALL,
+                va="center",
+                color=FAINT,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            )
+        for episode in self._digest.episodes:
+            from_s = max(_seconds(episode.since_utc), self._from_s)
+            to_s = max(_seconds(episode.until_utc or episode.seen_utc), from_s)
+            x = self._day(from_s)
+            axes.barh(
+                row,
+                max(self._day(to_s) - x, 1e-9),
+                left=x,
+                height=0.5,
+                facecolor="white",
+                edgecolor=INK,
+                hatch="xxxxx",
+                linewidth=0.7,
+                zorder=2.5,
+            )
+            axes.annotate(
+                episode.fault.fault_class.code,
+                (self._day(to_s), row),
+                xytext=(5, 0),
+                textcoords="offset points",
+                size=SMALL,
+                va="center",
+                zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                annotation_clip=False,
+            )
+
+    # Maps
+
+    def _maps_height_in(self) -> float:
+        return 0.42 + 0.6 + 0.21 * len(self._neurons) if self._neurons else 0.0
+
+    def _maps(self, top_in: float) -> None:
+        """All weights at the start, at the end, and what has become of them."""
+        start, end = self._digest.start, self._digest.end
+        if start is None or end is None:
+            return
+        rows, inputs = self._neurons, self._present
+        before = np.array(start.weights)[np.ix_(rows, inputs)]
+        after = np.array(end.weights)[np.ix_(rows, inputs)]
+        most = max(float(np.abs(after - before).max()), 0.01)
+        width_in = (WIDTH_IN - LEFT_IN - 0.35 - 2 * 0.25) / 3.0
+        maps = (
+            ("Weights at the start", before, "cividis", 0.0, 2.0, "{:.2f}"),
+            ("Weights at the end", after, "cividis", 0.0, 2.0, "{:.2f}"),
+            ("What has changed", after - before, "PuOr_r", -most, most, "{:+.2f}"),
+        )
+        for at, (title, values, cmap, low, high, form) in enumerate(maps):
+            axes = self._axes(LEFT_IN + at * (width_in + 0.25), top_in + 0.45, width_in, 0.21 * len(rows))
+            axes.imshow(values, aspect="auto", cmap=cmap, vmin=low, vmax=high)
+            self._figures(axes, values, form, cmap, low, high)
+            axes.set_xticks(range(len(inputs)), [CHANNELS[of].replace("_", "\n") for of in inputs])
+            axes.set_yticks(range(len(rows)), [CHANNELS[of] for of in rows] if at == 0 else [""] * len(rows))
+            axes.tick_params(
+                length=0.0, labelsize=SMALL, top=True, labeltop=True, bottom=False, labelbottom=False
+            )
+            axes.spines[:].set_visible(False)
+            self._text(LEFT_IN + at * (width_in + 0.25), top_in + 0.06, title, size=USUAL, weight="bold")
+        self._text(0.1, top_in + 0.34, "neuron \\ input", size=SMALL, color=FAINT, va="center")
+
+    def _figures(
+        self, axes: Axes, values: NDArray[np.float64], form: str, cmap: str, low: float, high: float
+    ) -> None:
+        from matplotlib import colormaps  # noqa: PLC0415 - as above
+
+        for (row, column), value in np.ndenumerate(values):
+            red, green, blue, _ = colormaps[cmap]((value - low) / (high - low))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55  # noqa: PLR2004 - luma
+            axes.text(
+                column,
+                row,
+                form.format(value),
+                ha="center",
+                va="center",
+                size=SMALL,
+                color="white" if dark else INK,
+            )
+
+
+def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN401 - a transform
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
+
+    return ScaledTranslation(right_in, up_in, figure.dpi_scale_trans)
+
+
+def _seconds(time: datetime | None) -> float:
+    return 0.0 if time is None else time.timestamp()
+
+
+def _words(event: RewardEvent) -> str:
+    match event:
+        case WorkAccepted():
+            parts = [report.plain(event.source)]
+            if event.latency_ms is not None:
+                parts.append(f"{event.latency_ms:.3g} ms")
+            return " ".join(part for part in parts if part)
+        case BreakthroughFound():
+            known = event.value is not None and event.previous_best is not None
+            step = f" {event.previous_best:.3g} to {event.value:.3g}" if known else ""
+            return f"{report.plain(event.metric)}{step}".strip()
+        case SourceSwitch():
+            return f"{report.plain(event.previous) or '-'} to {report.plain(event.current) or '-'}"
+    return ""
+
+
+def _held(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each column's values, where there are none those of the column before."""
+    held = values.copy()
+    for at in range(1, len(held)):
+        missing = np.isnan(held[at])
+        held[at, missing] = held[at - 1, missing]
+    return held
+
+
+def _nice(largest: float) -> float:
+    """1, 2 or 5 times a power of ten, not below `largest`."""
+    if not largest > 0.0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest))
+    return next(of * power for of in (1.0, 2.0, 5.0, 10.0) if of * power >= largest * (1.0 - 1e-9))
