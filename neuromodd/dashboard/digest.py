@@ -172,21 +172,24 @@ class Rewards:
     """Rewards: how many of each sort, and some of each kind."""
 
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    first: dict[str, list[RewardEvent]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    kept: dict[str, list[tuple[datetime, RewardEvent]]] = field(
+        default_factory=lambda: {kind: [] for kind in KINDS}
+    )
     best: BreakthroughFound | None = None
+    best_utc: datetime | None = None
 
-    def add(self, event: RewardEvent) -> None:
-        """Count it by kind, origin and source."""
+    def add(self, event: RewardEvent, time_utc: datetime) -> None:
+        """Count it by kind, origin and source; the time is that of its frame, whatever it says itself."""
         source = (event.source or "") if isinstance(event, WorkAccepted) else ""
         key = (event.kind, event.origin, source)
         if key not in self.counts and len(self.counts) >= SOURCES_KEPT:
             key = (event.kind, event.origin, "others")
         self.counts[key] += 1
-        kept = self.first[event.kind]
-        if len(kept) <= REWARDS_KEPT:
-            kept.append(event)
+        kept = self.kept[event.kind]
+        if len(kept) < REWARDS_KEPT:
+            kept.append((time_utc, event))
         if isinstance(event, BreakthroughFound) and step_ratio(event) > step_ratio(self.best):
-            self.best = event
+            self.best, self.best_utc = event, time_utc
 
 
 class Digest:
@@ -253,7 +256,7 @@ class Digest:
             if raised:
                 self.flagged_s[name] += since_s
         for event in tick.events:
-            self.rewards.add(event)
+            self.rewards.add(event, time_utc)
         self._take_hour(tick, time_utc, since_s)
         self._take_fault(tick, time_utc)
         self._take_surprise(tick, brain, time_utc)

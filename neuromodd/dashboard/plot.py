@@ -11,15 +11,15 @@ import contextlib
 import importlib.util
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
 from neuromodd.dashboard import page, report, traces
 from neuromodd.dashboard.digest import (
     BANK_FROM,
@@ -44,12 +44,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from neuromodd.core.rewards import RewardEvent
+
 Format = Literal["png", "svg", "html"]
 FORMATS: tuple[Format, ...] = ("png", "svg", "html")
 
 WIDTH_IN, DPI = 10.0, 120
-LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.05, 1.15, 0.85, 0.5
-HEADING_IN, BETWEEN_IN = 0.25, 0.14
+LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.2, 1.15, 0.62, 0.42
+HEADING_IN, BETWEEN_IN, TIMES_IN = 0.22, 0.12, 0.18
+ROW_IN, CELL_IN = 0.145, 0.2
+TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
 INCH_A_POINT = 1.0 / 72.0
 SMALL, USUAL, LARGE = 7.0, 8.0, 11.0
 LETTER_IN = 0.6 * SMALL * INCH_A_POINT
@@ -64,6 +68,8 @@ LINES: tuple[tuple[str, Any], ...] = (
     ("#009e73", (0, (6, 1.6, 1.2, 1.6))),
 )
 """Colours of Okabe and Ito, which the colour-blind tell apart, and dashes, for grey."""
+
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 MARKS = {"WorkAccepted": "^", "BreakthroughFound": "*", "SourceSwitch": "D"}
 WORDS = {
@@ -178,10 +184,19 @@ def _style() -> Iterator[None]:
 
 
 class _Slot(NamedTuple):
-    """A panel of the time axis: how high it is, and what fills it."""
+    """A panel of the time axis.
+
+    Attributes:
+        height_in: of the axes.
+        draw: fills them.
+        above_in: from the panel before, or its times, to the axes: room for a heading.
+        timed: whether the times stand below.
+    """
 
     height_in: float
-    draw: Any
+    draw: Callable[[Axes], None]
+    above_in: float = BETWEEN_IN + HEADING_IN
+    timed: bool = False
 
 
 class _Picture:
@@ -208,34 +223,42 @@ class _Picture:
             for panel in traces.PANELS
             if (series := tuple(of for of in panel.series if known[READING_AT[of.reading]]))
         ]
+        self._flat = [panel for panel in self._panels if not self._largest(panel) > 0.0]
         slots = self._slots()
         maps_in = self._maps_height_in()
-        height_in = TOP_IN + BOTTOM_IN + maps_in
-        height_in += sum(slot.height_in + HEADING_IN + BETWEEN_IN for slot in slots)
-        self._height_in = height_in
-        self.figure = Figure(figsize=(WIDTH_IN, height_in), facecolor="white")
-        self._title()
-        top_in, axes = TOP_IN, []
+        tops_in, top_in = [], TOP_IN
         for slot in slots:
-            axes.append(self._timed(top_in + HEADING_IN, slot.height_in))
-            slot.draw(axes[-1])
-            top_in += HEADING_IN + slot.height_in + BETWEEN_IN
-        self._ticks(axes)
+            tops_in.append(top_in + slot.above_in)
+            top_in += slot.above_in + slot.height_in + (TIMES_IN if slot.timed else 0.0)
+        self._height_in = top_in + maps_in + BOTTOM_IN
+        self.figure = Figure(figsize=(WIDTH_IN, self._height_in), facecolor="white")
+        self._title()
+        for slot, at_in in zip(slots, tops_in, strict=True):
+            axes = self._timed(at_in, slot.height_in)
+            self._ticks(axes, told=slot.timed)
+            slot.draw(axes)
         if maps_in:
-            self._maps(top_in + 0.42)
+            self._maps(top_in)
         self._footer()
 
     def _slots(self) -> list[_Slot]:
-        slots = [_Slot(self._events_height_in(), self._events), _Slot(1.15, self._levels)]
+        slots = [_Slot(0.2 * (len(MARKS) + 1), self._events, timed=True), _Slot(1.15, self._levels)]
         if self._present:
-            slots += [_Slot(0.145 * len(self._present), self._surprise), _Slot(0.5, self._total)]
+            slots += [
+                _Slot(ROW_IN * len(self._present), self._surprise),
+                _Slot(0.4, self._total, above_in=0.08),
+            ]
         for panel in self._panels:
-            height_in = 0.85 if panel.top else 0.62
-            slots.append(_Slot(height_in, lambda axes, panel=panel: self._panel(axes, panel)))
-        slots.append(_Slot(0.145 * self._raster_rows, self._raster))
+            if panel not in self._flat:
+                slots.append(_Slot(0.8 if panel.top else 0.55, partial(self._panel, panel=panel)))
+        slots.append(_Slot(ROW_IN * self._raster_rows, self._raster, timed=not self._neurons))
         if self._neurons:
-            slots.append(_Slot(0.145 * len(self._neurons), self._weights))
+            slots.append(_Slot(ROW_IN * len(self._neurons), self._weights, timed=True))
         return slots
+
+    def _largest(self, panel: traces.Panel) -> float:
+        at = [READING_AT[of.reading] for of in panel.series]
+        return float(np.nanmax(self._columns.high[:, at]))
 
     @property
     def _raster_rows(self) -> int:
@@ -261,7 +284,7 @@ class _Picture:
 
     def _timed(self, top_in: float, height_in: float) -> Axes:
         """Axes over the time axis; what nobody watched is shaded."""
-        axes = self._axes(LEFT_IN, top_in, WIDTH_IN - LEFT_IN - RIGHT_IN, height_in)
+        axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
         axes.set_xlim(self._day(self._from_s), self._day(self._to_s))
         axes.set_gid("time")
         for gap in self._gaps:
@@ -306,45 +329,55 @@ class _Picture:
     def _title(self) -> None:
         told = self._told
         nodes = ", ".join(report.plain(node) for node in told["nodes"][:3])
-        self._text(LEFT_IN, 0.3, f"neuromodd  {nodes}", size=LARGE, weight="bold", va="baseline")
-        share = (
-            ""
-            if told["watched_ratio"] is None
-            else f", {100.0 * told['watched_ratio']:.3g} % of the time watched"
-        )
-        span = f"{report.when(told['from_utc'])} to {report.when(told['to_utc'])} UTC"
-        self._text(
-            LEFT_IN, 0.48, f"{span}; {told['frames']:,} frames{share}", size=USUAL, color=FAINT, va="baseline"
-        )
+        self._text(LEFT_IN, 0.34, f"neuromodd  {nodes}", size=LARGE, weight="bold", va="baseline")
+        share = told["watched_ratio"]
+        watched = "" if share is None else f", {report.percent(share)} of the time watched"
+        words = f"{report.span(told)} UTC; {told['frames']:,} frames{watched}"
+        self._text(LEFT_IN, 0.53, words, size=USUAL, color=FAINT, va="baseline")
 
     def _footer(self) -> None:
-        width = report.duration(self._columns.width_s)
-        notes = [f"A line is the mean and a band the range within {width}", "hatched: nobody watched"]
+        notes = [
+            f"A line is the mean and a band the range within {report.duration(self._columns.width_s)}",
+            "hatched: nobody watched",
+        ]
         if self._told["not_measured"]:
             notes.append(f"not measured: {', '.join(self._told['not_measured'])}")
+        if self._flat:
+            flat = ", ".join(panel.title.partition(" ")[0].strip(":").lower() for panel in self._flat)
+            notes.append(f"always 0: {flat}")
         self._text(LEFT_IN, self._height_in - 0.14, "; ".join(notes) + ".", size=SMALL, color=FAINT)
 
-    def _ticks(self, axes: Sequence[Axes]) -> None:
-        """The time at the top and at the bottom, thin rules in between."""
+    def _ticks(self, axes: Axes, *, told: bool) -> None:
+        """Thin rules at round times, which are told below some of the panels."""
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-        for each in axes:
-            locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
-            each.xaxis.set_major_locator(locator)
-            each.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC, show_offset=False))
-            each.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
-            each.set_axisbelow(True)
-            each.tick_params(axis="x", labelbottom=each is axes[-1], length=3.0 if each is axes[-1] else 0.0)
-        axes[-1].annotate(
-            "UTC",
-            (1.0, 0.0),
-            xytext=(6, -4),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            color=FAINT,
-            annotation_clip=False,
+        locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
+        days, minutes, seconds = "%a %d %b", "%H:%M", "%H:%M:%S"
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(
+            ConciseDateFormatter(
+                locator,
+                tz=UTC,
+                formats=["%Y", "%b %Y", days, minutes, minutes, seconds],
+                zero_formats=["%Y", "%Y", days, days, minutes, minutes],
+                show_offset=False,
+            )
         )
+        axes.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="x", labelbottom=told, length=3.0 if told else 0.0)
+        if told:
+            axes.annotate(
+                "UTC",
+                (1.0, 0.0),
+                xytext=(6, -5),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                va="top",
+                size=SMALL,
+                color=FAINT,
+                annotation_clip=False,
+            )
 
     # Lines
 
@@ -360,7 +393,7 @@ class _Picture:
             if folded:
                 low = traces.line(columns.low[:, at] * factor, self._breaks)
                 high = traces.line(columns.high[:, at] * factor, self._breaks)
-                axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0.0)
+                axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0.0)
             axes.plot(
                 x, y, color=colour, linestyle=dash, linewidth=1.0, solid_capstyle="butt", dash_capstyle="butt"
             )
@@ -379,7 +412,7 @@ class _Picture:
             axes.annotate(
                 label,
                 (1.0, min(max(from_in, 0.0), height_in) / height_in),
-                xytext=(1.0 + 0.17 / (WIDTH_IN - LEFT_IN - RIGHT_IN), place / height_in),
+                xytext=(1.0 + 0.17 / (TIMED_IN), place / height_in),
                 xycoords="axes fraction",
                 textcoords="axes fraction",
                 size=SMALL,
@@ -410,9 +443,9 @@ class _Picture:
     def _panel(self, axes: Axes, panel: traces.Panel) -> None:
         which = [(READING_AT[of.reading], of.label) for of in panel.series]
         at = [place for place, _ in which]
-        largest = float(np.nanmax(self._columns.high[:, at])) * panel.factor
+        largest = self._largest(panel) * panel.factor
         factor, prefix = traces.prefixed(largest) if panel.unit else (1.0, "")
-        top = panel.top or _nice(largest * factor)
+        top = panel.top or traces.nice(largest * factor)
         low = 0.0
         if panel.title.startswith("Temperature"):
             smallest = float(np.nanmin(self._columns.low[:, at]))
@@ -425,7 +458,7 @@ class _Picture:
         self._heading(axes, panel.title.format(unit=f"{prefix}{panel.unit}"))
 
     def _total(self, axes: Axes) -> None:
-        highest = _nice(float(np.nanmax(self._columns.high[:, TOTAL_AT])))
+        highest = traces.nice(float(np.nanmax(self._columns.high[:, TOTAL_AT])))
         axes.set_ylim(0.0, highest * 1.02)
         axes.set_yticks([0.0, highest])
         axes.yaxis.set_major_formatter("{x:g}")
@@ -434,15 +467,30 @@ class _Picture:
     # Strips
 
     def _strip(
-        self, axes: Axes, values: NDArray[np.float64], names: Sequence[str], cmap: str, high: float
+        self,
+        axes: Axes,
+        values: NDArray[np.float64],
+        names: Sequence[str],
+        *,
+        cmap: str,
+        high: float,
+        largest: bool = False,
     ) -> None:
         """Rows of cells, a name to each, and the scale beside them."""
-        grid = traces.strip(values, self._columns, self._breaks, self._from_s, self._to_s)
+        grid = traces.strip(
+            values,
+            self._columns,
+            self._breaks,
+            from_s=self._from_s,
+            to_s=self._to_s,
+            cells=round(TIMED_IN * DPI),
+            largest=largest,
+        )
         rows = len(names)
         image = axes.imshow(
             grid,
             aspect="auto",
-            interpolation="nearest" if grid.shape[1] < 400 else "auto",  # noqa: PLR2004
+            interpolation="nearest",
             cmap=cmap,
             vmin=0.0,
             vmax=high,
@@ -457,15 +505,18 @@ class _Picture:
         where = axes.get_position()
         scale = self.figure.add_axes((where.x1 + 0.12 / WIDTH_IN, where.y0, 0.08 / WIDTH_IN, where.height))
         bar = self.figure.colorbar(image, cax=scale, ticks=[0.0, high / 2.0, high])
+        above = "+" if float(np.nanmax(values)) > high else ""
+        bar.set_ticklabels(["0", f"{high / 2.0:.3g}", f"{high:.3g}{above}"])
         bar.outline.set_linewidth(0.4)  # type: ignore[operator]
         scale.tick_params(length=2.0, labelsize=SMALL)
-        scale.yaxis.set_major_formatter("{x:.3g}")
 
     def _surprise(self, axes: Axes) -> None:
         at = [SURPRISE_FROM + channel for channel in self._present]
         values = self._columns.high[:, at]
         names = [CHANNELS[channel] for channel in self._present]
-        self._strip(axes, values, names, "Blues", _nice(float(np.nanmax(values))))
+        self._strip(
+            axes, values, names, cmap="Blues", high=traces.nice(float(np.nanmax(values))), largest=True
+        )
         self._heading(
             axes, "Surprise", "largest |measured - expected| of each channel, and the mean of all below"
         )
@@ -476,7 +527,7 @@ class _Picture:
         sums = self._columns.sums
         rates = 100.0 * sums[:, at] / sums[:, [STEPS_AT]]
         names = [*CHANNELS[:lif], *DRIVES[:bank]]
-        self._strip(axes, rates, names, "Greys", _nice(float(np.quantile(rates, 0.999))))
+        self._strip(axes, rates, names, cmap="Greys", high=traces.nice(float(np.quantile(rates, 0.99))))
         for label in axes.get_yticklabels()[lif:]:
             label.set_style("italic")
         if bank:
@@ -487,15 +538,12 @@ class _Picture:
 
     def _weights(self, axes: Axes) -> None:
         at = [WEIGHTS_FROM + neuron for neuron in self._neurons]
-        values = _held(self._columns.mean[:, at])
+        values = traces.filled(self._columns.mean[:, at])
         names = [CHANNELS[neuron] for neuron in self._neurons]
-        self._strip(axes, values, names, "cividis", _nice(float(np.nanmax(values))))
+        self._strip(axes, values, names, cmap="cividis", high=traces.nice(float(np.nanmax(values))))
         self._heading(axes, "Primary weights", "of each LIF neuron for its own channel")
 
     # Events
-
-    def _events_height_in(self) -> float:
-        return 0.2 * (len(MARKS) + 1)
 
     def _events(self, axes: Axes) -> None:
         counts = self._told["rewards"]["counts"]
@@ -513,6 +561,7 @@ class _Picture:
         for row in range(rows):
             axes.axhline(row, color=RULE, linewidth=0.5, zorder=0.2)
         self._faults(axes, rows - 1)
+        self._tell_gaps(axes, rows - 1)
         self._heading(axes, "Events", "filled: detected here, hollow: from outside")
 
     def _marks(self, axes: Axes, row: int, kind: str, mark: str, *, few: bool) -> None:
@@ -535,16 +584,16 @@ class _Picture:
                 clip_on=False,
             )
         if few:
-            self._tell(axes, row, self._digest.rewards.first[kind])
+            self._tell(axes, row, self._digest.rewards.kept[kind])
 
-    def _tell(self, axes: Axes, row: int, events: Sequence[RewardEvent]) -> None:
+    def _tell(self, axes: Axes, row: int, events: Sequence[tuple[datetime, RewardEvent]]) -> None:
         """Words right of each mark, as far as they fit before the next."""
-        scale = (WIDTH_IN - LEFT_IN - RIGHT_IN) / (self._to_s - self._from_s)
-        times = sorted((_seconds(event.time_utc), at) for at, event in enumerate(events))
+        scale = (TIMED_IN) / (self._to_s - self._from_s)
+        times = sorted((time_utc.timestamp(), at) for at, (time_utc, _) in enumerate(events))
         for place, (time_s, at) in enumerate(times):
             next_s = times[place + 1][0] if place + 1 < len(times) else self._to_s + 0.9 / scale
             room = int(((next_s - time_s) * scale - 0.2) / LETTER_IN)
-            words = _words(events[at])
+            words = traces.words(events[at][1])
             if len(words) <= room:
                 axes.annotate(
                     words,
@@ -553,7 +602,7 @@ class _Picture:
                     textcoords="offset points",
                     size=SMALL,
                     va="center",
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                    bbox=PAPER,
                     annotation_clip=False,
                 )
 
@@ -568,7 +617,7 @@ class _Picture:
                 size=SMALL,
                 va="center",
                 color=FAINT,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                bbox=PAPER,
             )
         for episode in self._digest.episodes:
             from_s = max(_seconds(episode.since_utc), self._from_s)
@@ -593,14 +642,23 @@ class _Picture:
                 size=SMALL,
                 va="center",
                 zorder=4,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                bbox=PAPER,
                 annotation_clip=False,
             )
+
+    def _tell_gaps(self, axes: Axes, row: int) -> None:
+        """Why nobody watched and how long, within the gap if there is room."""
+        for gap in self._gaps:
+            words = f"{gap.kind.partition(' ')[0]} {report.duration(gap.seconds)}"
+            room_in = (gap.to_utc - gap.from_utc).total_seconds() * TIMED_IN / (self._to_s - self._from_s)
+            if len(words) * LETTER_IN < room_in:
+                middle = 0.5 * (self._number(gap.from_utc) + self._number(gap.to_utc))
+                axes.text(middle, row, words, size=SMALL, color=FAINT, ha="center", va="center", bbox=PAPER)
 
     # Maps
 
     def _maps_height_in(self) -> float:
-        return 0.42 + 0.6 + 0.21 * len(self._neurons) if self._neurons else 0.0
+        return 1.05 + CELL_IN * len(self._neurons) if self._neurons else 0.0
 
     def _maps(self, top_in: float) -> None:
         """All weights at the start, at the end, and what has become of them."""
@@ -611,24 +669,28 @@ class _Picture:
         before = np.array(start.weights)[np.ix_(rows, inputs)]
         after = np.array(end.weights)[np.ix_(rows, inputs)]
         most = max(float(np.abs(after - before).max()), 0.01)
-        width_in = (WIDTH_IN - LEFT_IN - 0.35 - 2 * 0.25) / 3.0
+        width_in = (WIDTH_IN - LEFT_IN - 0.35 - 2 * 0.3) / 3.0
         maps = (
             ("Weights at the start", before, "cividis", 0.0, 2.0, "{:.2f}"),
             ("Weights at the end", after, "cividis", 0.0, 2.0, "{:.2f}"),
             ("What has changed", after - before, "PuOr_r", -most, most, "{:+.2f}"),
         )
         for at, (title, values, cmap, low, high, form) in enumerate(maps):
-            axes = self._axes(LEFT_IN + at * (width_in + 0.25), top_in + 0.45, width_in, 0.21 * len(rows))
+            left_in = LEFT_IN + at * (width_in + 0.3)
+            axes = self._axes(left_in, top_in + 1.0, width_in, CELL_IN * len(rows))
             axes.imshow(values, aspect="auto", cmap=cmap, vmin=low, vmax=high)
             self._figures(axes, values, form, cmap, low, high)
-            axes.set_xticks(range(len(inputs)), [CHANNELS[of].replace("_", "\n") for of in inputs])
+            axes.set_xticks(range(len(inputs)), [CHANNELS[of] for of in inputs])
             axes.set_yticks(range(len(rows)), [CHANNELS[of] for of in rows] if at == 0 else [""] * len(rows))
             axes.tick_params(
                 length=0.0, labelsize=SMALL, top=True, labeltop=True, bottom=False, labelbottom=False
             )
+            for label in axes.get_xticklabels():
+                label.set(rotation=35, ha="left", rotation_mode="anchor")
             axes.spines[:].set_visible(False)
-            self._text(LEFT_IN + at * (width_in + 0.25), top_in + 0.06, title, size=USUAL, weight="bold")
-        self._text(0.1, top_in + 0.34, "neuron \\ input", size=SMALL, color=FAINT, va="center")
+            self._text(left_in, top_in + 0.42, title, size=USUAL, weight="bold")
+        where = {"size": SMALL, "color": FAINT, "va": "center", "ha": "right"}
+        self._text(LEFT_IN - 0.06, top_in + 0.93, "neuron \\ input", **where)
 
     def _figures(
         self, axes: Axes, values: NDArray[np.float64], form: str, cmap: str, low: float, high: float
@@ -641,7 +703,7 @@ class _Picture:
             axes.text(
                 column,
                 row,
-                form.format(value),
+                form.format(value) if abs(value) >= 0.005 else "0",
                 ha="center",
                 va="center",
                 size=SMALL,
@@ -657,36 +719,3 @@ def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN40
 
 def _seconds(time: datetime | None) -> float:
     return 0.0 if time is None else time.timestamp()
-
-
-def _words(event: RewardEvent) -> str:
-    match event:
-        case WorkAccepted():
-            parts = [report.plain(event.source)]
-            if event.latency_ms is not None:
-                parts.append(f"{event.latency_ms:.3g} ms")
-            return " ".join(part for part in parts if part)
-        case BreakthroughFound():
-            known = event.value is not None and event.previous_best is not None
-            step = f" {event.previous_best:.3g} to {event.value:.3g}" if known else ""
-            return f"{report.plain(event.metric)}{step}".strip()
-        case SourceSwitch():
-            return f"{report.plain(event.previous) or '-'} to {report.plain(event.current) or '-'}"
-    return ""
-
-
-def _held(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each column's values, where there are none those of the column before."""
-    held = values.copy()
-    for at in range(1, len(held)):
-        missing = np.isnan(held[at])
-        held[at, missing] = held[at - 1, missing]
-    return held
-
-
-def _nice(largest: float) -> float:
-    """1, 2 or 5 times a power of ten, not below `largest`."""
-    if not largest > 0.0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(largest))
-    return next(of * power for of in (1.0, 2.0, 5.0, 10.0) if of * power >= largest * (1.0 - 1e-9))

@@ -131,7 +131,13 @@ def title(told: Mapping[str, Any]) -> str:
     """What was recorded, in a line."""
     nodes = ", ".join(plain(node) or "(no name)" for node in told["nodes"][:2])
     more = f" and {len(told['nodes']) - 2} more" if len(told["nodes"]) > 2 else ""  # noqa: PLR2004
-    return f"{nodes}{more}, {when(told['from_utc'])} to {when(told['to_utc'])} UTC"
+    return f"{nodes}{more}, {span(told)} UTC"
+
+
+def span(told: Mapping[str, Any]) -> str:
+    """From when to when; the date once, if it is one."""
+    first, last = when(told["from_utc"]), when(told["to_utc"])
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last}"
 
 
 def text(told: Mapping[str, Any]) -> str:
@@ -223,7 +229,7 @@ def _rewards(digest: Digest) -> dict[str, Any]:
         "best_breakthrough": None
         if best is None
         else {
-            "time_utc": None if best.time_utc is None else _utc(best.time_utc),
+            "time_utc": _utc(digest.rewards.best_utc),
             "metric": best.metric,
             "value": best.value,
             "previous_best": best.previous_best,
@@ -314,7 +320,7 @@ def _missing(names: Sequence[str]) -> list[str]:
 def _recording_table(told: Mapping[str, Any]) -> Table:
     gaps, files = told["gaps"], told["files"]
     names = Path(files[0]).name if len(files) == 1 else f"{Path(files[0]).name} to {Path(files[-1]).name}"
-    share = "" if told["watched_ratio"] is None else f", {_percent(told['watched_ratio'])} of the time"
+    share = "" if told["watched_ratio"] is None else f", {percent(told['watched_ratio'])} of the time"
     kinds = ", ".join(f"{count} {kind}" for kind, count in gaps["kinds"].items())
     rows = [
         ("files", f"{len(files)}: {plain(names)}"),
@@ -354,8 +360,8 @@ def _hours_table(told: Mapping[str, Any]) -> Table:
         )
     if flags["stress"] is not None:
         shares = (
-            f"stress {_percent(flags['stress'])} (cortisol > 0.5), "
-            f"reward {_percent(flags['reward'])}, focus {_percent(flags['focus'])}"
+            f"stress {percent(flags['stress'])} (cortisol > 0.5), "
+            f"reward {percent(flags['reward'])}, focus {percent(flags['focus'])}"
         )
         rows.append(("share of time", shares))
     return Table(heading, note, (), rows)
@@ -368,7 +374,7 @@ def _hour_text(hour: Mapping[str, Any]) -> str:
         parts.append(f"{warm:.1f} °C, peak {peak:.1f}")
     if hour["cpu_utilization_ratio_mean"] is not None:
         busy, peak = hour["cpu_utilization_ratio_mean"], hour["cpu_utilization_ratio_peak"]
-        parts.append(f"CPU {_percent(busy)}, peak {_percent(peak)}")
+        parts.append(f"CPU {percent(busy)}, peak {percent(peak)}")
     parts.append(f"cortisol {hour['cortisol_mean']:.2f}")
     if hour["watched_s"] < 3540.0:  # noqa: PLR2004 - a minute less is still an hour
         parts.append(f"{duration(hour['watched_s'])} of it")
@@ -386,7 +392,7 @@ def _rewards_table(told: Mapping[str, Any]) -> Table:
     if rest:
         rows.append((f"{sum(of['count'] for of in rest):,}", f"of {len(rest)} other sorts", "", ""))
     if best is not None:
-        step = f"{best['previous_best']:.4g} to {best['value']:.4g}, {_percent(best['step_ratio'])}"
+        step = f"{best['previous_best']:.4g} to {best['value']:.4g}, {percent(best['step_ratio'])}"
         rows.append(("best", plain(best["metric"]) or "-", step, when(best["time_utc"])))
     return Table("Rewards", "" if rows else "none", (), rows or [("none", "", "", "")])
 
@@ -474,7 +480,7 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
 
 
-def _percent(ratio: float) -> str:
+def percent(ratio: float) -> str:
     """A share; small and near-full ones with a digit more, so that 0 and 100 are only said of all."""
     percent = 100.0 * ratio
     return f"{percent:.0f} %" if percent in {0.0, 100.0} or 10.0 <= percent <= 90.0 else f"{percent:.1f} %"  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""What a picture is made of, before there is a picture: lines that break, strips without holes, labels apart."""
+"""What a picture is made of: lines that break, strips without holes, labels that stand apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from neuromodd.core.rewards import BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
+from neuromodd.dashboard import report
 from neuromodd.dashboard.digest import Gap
 from neuromodd.dashboard.fold import Columns
 
@@ -126,7 +128,14 @@ def line(values: NDArray[np.float64], places: Sequence[int]) -> NDArray[np.float
 
 
 def strip(
-    values: NDArray[np.float64], columns: Columns, places: Sequence[int], from_s: float, to_s: float
+    values: NDArray[np.float64],
+    columns: Columns,
+    places: Sequence[int],
+    *,
+    from_s: float,
+    to_s: float,
+    cells: int,
+    largest: bool,
 ) -> NDArray[np.float64]:
     """Values of the columns on an even grid; what lies between two frames is the earlier, a gap NaN.
 
@@ -136,14 +145,24 @@ def strip(
         places: the breaks in it.
         from_s: where the grid begins, since the epoch.
         to_s: where it ends.
+        cells: of the grid.
+        largest: of several columns in a cell take the largest value; else the mean.
 
     Returns:
-        (rows, cells), a cell as wide as a column, or wider where that would be too many.
+        (rows, cells).
     """
-    cells = int(min(max(math.ceil((to_s - from_s) / columns.width_s), 1), 2 * max(len(columns.index), 500)))
-    middle_s = from_s + (np.arange(cells) + 0.5) * (to_s - from_s) / cells
-    at = np.searchsorted(columns.start_s, middle_s, side="right") - 1
-    held = values[np.maximum(at, 0)].T.copy()
+    size_s = (to_s - from_s) / cells
+    begins = np.clip(((columns.start_s - from_s) / size_s).astype(np.int64), 0, cells - 1)
+    first = np.flatnonzero(np.r_[True, begins[1:] != begins[:-1]])
+    if largest:
+        pooled = np.fmax.reduceat(values, first)
+    else:
+        known = np.add.reduceat(~np.isnan(values), first)
+        total = np.add.reduceat(np.nan_to_num(values), first)
+        pooled = np.divide(total, known, out=np.full(total.shape, math.nan), where=known > 0)
+    at = np.searchsorted(begins[first], np.arange(cells), side="right") - 1
+    held = pooled[np.maximum(at, 0)].T.copy()
+    middle_s = from_s + (np.arange(cells) + 0.5) * size_s
     for place in places:
         end_s = columns.start_s[place - 1] + columns.width_s
         held[:, (middle_s > end_s) & (middle_s < columns.start_s[place])] = math.nan
@@ -173,3 +192,37 @@ def prefixed(largest: float) -> tuple[float, str]:
         if largest * factor >= 1.0:
             return factor, prefix
     return 1.0, ""
+
+
+def words(event: RewardEvent) -> str:
+    """What an event was, in a word or some."""
+    match event:
+        case WorkAccepted():
+            parts = [report.plain(event.source)]
+            if event.latency_ms is not None:
+                parts.append(f"{event.latency_ms:.3g} ms")
+            return " ".join(part for part in parts if part)
+        case BreakthroughFound():
+            known = event.value is not None and event.previous_best is not None
+            step = f" {event.previous_best:.3g} to {event.value:.3g}" if known else ""
+            return f"{report.plain(event.metric)}{step}".strip()
+        case SourceSwitch():
+            return f"{report.plain(event.previous) or '-'} to {report.plain(event.current) or '-'}"
+    return ""
+
+
+def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each column's values, where there are none those of the column before."""
+    held = values.copy()
+    for at in range(1, len(held)):
+        missing = np.isnan(held[at])
+        held[at, missing] = held[at - 1, missing]
+    return held
+
+
+def nice(largest: float) -> float:
+    """1, 2 or 5 times a power of ten, not below `largest`."""
+    if not largest > 0.0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest))
+    return next(of * power for of in (1.0, 2.0, 5.0, 10.0) if of * power >= largest * (1.0 - 1e-9))
