@@ -37,7 +37,7 @@ STEPS_AT = BANK_FROM + len(DRIVES)
 REWARDS_FROM = STEPS_AT + 1
 ORIGINS = ("detected", "external")
 COUNTS = REWARDS_FROM + len(KINDS) * len(ORIGINS)
-"""Where the counts of a column stand: LIF spikes, spikes of the bank, network steps, rewards by kind and origin."""
+"""Where the counts of a column stand: spikes of LIF neurons and of the bank, network steps, rewards."""
 
 MISSED_INTERVALS = 1.5
 """A frame whose last one is farther away than its own measured interval was not the next."""

@@ -56,7 +56,7 @@ class Columns:
     @property
     def start_s(self) -> NDArray[np.float64]:
         """When each column begins, in seconds since the epoch."""
-        return self.index * self.width_s
+        return self.index.astype(np.float64) * self.width_s
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -163,4 +163,6 @@ def _grouped(columns: Columns) -> Columns:
 
 
 def _ratio(total: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(total, known, out=np.full(total.shape, math.nan), where=known > 0)
+    shares = np.full(total.shape, math.nan)
+    np.divide(total, known, out=shares, where=known > 0)
+    return shares

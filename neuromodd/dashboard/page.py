@@ -8,7 +8,7 @@ from typing import Any
 
 from neuromodd.dashboard import report
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 """No script, no request; the picture's own styles, and its images, which are in the file."""
 
 STYLE = """\
@@ -16,19 +16,20 @@ STYLE = """\
 @media (prefers-color-scheme: dark) {
   :root { --page: #15171a; --ink: #e8e8e8; --faint: #a3a8ae; --rule: #3a3f45; }
 }
-body { margin: 0 auto; max-width: 1240px; padding: 1.5rem 1rem 3rem; background: var(--page); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 1240px; padding: 1.5rem 1rem 3rem;
+  background: var(--page); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
 h1 { font-size: 1.35rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1rem; margin: 0 0 .35rem; }
 figure { margin: 0 0 1.5rem; padding: .5rem; background: #ffffff; border-radius: 6px; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 760px; height: auto; }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1.6rem 2.4rem; }
+main { display: grid; gap: 1.6rem 2.4rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
 section { min-width: 0; overflow-x: auto; }
 .note { color: var(--faint); font-weight: 400; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--rule);
-  overflow-wrap: anywhere; }
-th { font-weight: 600; }
+th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
+  border-bottom: 1px solid var(--rule); }
+th { font-weight: 600; white-space: nowrap; }
 @media print { figure { padding: 0; } section { break-inside: avoid; } }
 """
 

@@ -1,8 +1,8 @@
 """The picture of a recording: all that was measured and felt, on one time axis.
 
 The only importer of matplotlib. It is drawn without a display, and the same recording gives the same bytes.
-Nothing is told by colour alone: lines have a dash and a name beside them, marks a shape, signs a number and a
-hatch; the maps of colours grow darker or lighter with the value.
+Nothing is told by colour alone: lines have a dash and a name beside them, marks a shape, weights a number
+with its sign; a scale of colours has a lightness that grows or falls all the way.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import contextlib
 import importlib.util
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,6 +42,7 @@ from neuromodd.dashboard.digest import (
 from neuromodd.errors import InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -50,7 +53,7 @@ Format = Literal["png", "svg", "html"]
 FORMATS: tuple[Format, ...] = ("png", "svg", "html")
 
 WIDTH_IN, DPI = 10.0, 120
-LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.2, 1.15, 0.62, 0.42
+LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.2, 1.15, 0.62, 0.6
 HEADING_IN, BETWEEN_IN, TIMES_IN = 0.22, 0.12, 0.18
 ROW_IN, CELL_IN = 0.145, 0.2
 TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
@@ -69,6 +72,7 @@ LINES: tuple[tuple[str, Any], ...] = (
 )
 """Colours of Okabe and Ito, which the colour-blind tell apart, and dashes, for grey."""
 
+GAPS = {"suspend or stall": "pause", "restart": "restart", "reboot": "reboot", "frames missing": "missing"}
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 MARKS = {"WorkAccepted": "^", "BreakthroughFound": "*", "SourceSwitch": "D"}
@@ -90,7 +94,7 @@ def form_of(out: Path) -> Format:
         raise InvalidValueError(
             "-o", str(out), f"a name that ends in .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
         )
-    return cast("Format", ending)
+    return ending
 
 
 def require() -> None:
@@ -118,7 +122,10 @@ def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
 
 def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
+    with warnings.catch_warnings():
+        # A name from outside may be in a script that the font lacks: there are boxes then.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -139,9 +146,10 @@ def _described(told: dict[str, Any]) -> str:
     rewards = sum(of["count"] for of in told["rewards"]["counts"])
     faults = sum(told["faults"]["counts"].values())
     return (
-        f"Panels over one time axis in UTC: events ({rewards} rewards, {faults} faults), neuromodulators, surprise, "
-        f"telemetry, spikes and primary weights; below them the weights at start and end. {told['frames']} frames, "
-        f"{told['gaps']['count']} gaps. Not measured: {missing}. `neuromodd report` tells the numbers as text."
+        f"Panels over one time axis in UTC: events ({rewards} rewards, {faults} faults), neuromodulators, "
+        f"surprise, telemetry, spikes and primary weights; below them the weights at start and end. "
+        f"{told['frames']} frames, {told['gaps']['count']} gaps. Not measured: {missing}. "
+        f"`neuromodd report` tells the numbers as text."
     )
 
 
@@ -203,10 +211,8 @@ class _Picture:
     """Draws a digest from top to bottom; all places are in inches."""
 
     def __init__(self, digest: Digest, told: dict[str, Any]) -> None:
-        from matplotlib.dates import date2num  # noqa: PLC0415 - as above
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
-        self._number = date2num
         self._digest, self._told = digest, told
         self._columns = digest.columns()
         self._gaps = digest.gaps.longest_first
@@ -216,6 +222,7 @@ class _Picture:
         # The clock may have gone back: the columns know how far.
         self._from_s = min(self._from_s, float(self._columns.start_s[0]) + self._columns.width_s)
         self._to_s = max(self._to_s, float(self._columns.start_s[-1]))
+        self._inch_s = (self._to_s - self._from_s) / TIMED_IN
         known = self._columns.known.sum(axis=0)
         self._present = [at for at in range(GROUPS) if known[SURPRISE_FROM + at]]
         self._panels = [
@@ -285,13 +292,13 @@ class _Picture:
     def _timed(self, top_in: float, height_in: float) -> Axes:
         """Axes over the time axis; what nobody watched is shaded."""
         axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
-        axes.set_xlim(self._day(self._from_s), self._day(self._to_s))
+        axes.set_xlim(_day(self._from_s), _day(self._to_s))
         axes.set_gid("time")
         for gap in self._gaps:
             if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
                 axes.axvspan(
-                    self._number(gap.from_utc),
-                    self._number(gap.to_utc),
+                    _day(gap.from_utc.timestamp()),
+                    _day(gap.to_utc.timestamp()),
                     facecolor=UNWATCHED,
                     edgecolor="#c4c4c4",
                     hatch="/////",
@@ -300,9 +307,6 @@ class _Picture:
                 )
         return axes
 
-    def _day(self, time_s: float) -> float:
-        return float(self._number(datetime.fromtimestamp(time_s, UTC)))
-
     def _text(self, left_in: float, top_in: float, text: str, **options: Any) -> None:  # noqa: ANN401
         self.figure.text(left_in / WIDTH_IN, 1.0 - top_in / self._height_in, text, **options)
 
@@ -310,7 +314,7 @@ class _Picture:
         """A heading above the panel, and what its marks mean."""
         from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea  # noqa: PLC0415 - as above
 
-        parts = [TextArea(title, textprops={"size": USUAL, "weight": "bold", "color": INK})]
+        parts: list[Artist] = [TextArea(title, textprops={"size": USUAL, "weight": "bold", "color": INK})]
         if note:
             parts.append(TextArea(note, textprops={"size": SMALL, "color": FAINT}))
         packed = HPacker(children=parts, pad=0, sep=6, align="baseline")
@@ -336,26 +340,27 @@ class _Picture:
         self._text(LEFT_IN, 0.53, words, size=USUAL, color=FAINT, va="baseline")
 
     def _footer(self) -> None:
-        notes = [
-            f"A line is the mean and a band the range within {report.duration(self._columns.width_s)}",
-            "hatched: nobody watched",
-        ]
+        within = report.duration(self._columns.width_s)
+        how = f"A line is the mean and a band the range within {within}; hatched: nobody watched."
+        self._text(LEFT_IN, self._height_in - 0.32, how, size=SMALL, color=FAINT)
+        notes = []
         if self._told["not_measured"]:
             notes.append(f"not measured: {', '.join(self._told['not_measured'])}")
         if self._flat:
             flat = ", ".join(panel.title.partition(" ")[0].strip(":").lower() for panel in self._flat)
             notes.append(f"always 0: {flat}")
-        self._text(LEFT_IN, self._height_in - 0.14, "; ".join(notes) + ".", size=SMALL, color=FAINT)
+        left_out = report.shortened("; ".join(notes), int((WIDTH_IN - LEFT_IN) / LETTER_IN))
+        self._text(LEFT_IN, self._height_in - 0.16, left_out.capitalize(), size=SMALL, color=FAINT)
 
     def _ticks(self, axes: Axes, *, told: bool) -> None:
         """Thin rules at round times, which are told below some of the panels."""
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-        locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
+        locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         days, minutes, seconds = "%a %d %b", "%H:%M", "%H:%M:%S"
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(
-            ConciseDateFormatter(
+            ConciseDateFormatter(  # type: ignore[no-untyped-call]
                 locator,
                 tz=UTC,
                 formats=["%Y", "%b %Y", days, minutes, minutes, seconds],
@@ -369,10 +374,11 @@ class _Picture:
         if told:
             axes.annotate(
                 "UTC",
-                (1.0, 0.0),
-                xytext=(6, -5),
+                (0.0, 0.0),
+                xytext=(-6, -5),
                 xycoords="axes fraction",
                 textcoords="offset points",
+                ha="right",
                 va="top",
                 size=SMALL,
                 color=FAINT,
@@ -385,7 +391,7 @@ class _Picture:
         """Mean and range of each level, and its name at the end of the line."""
         columns, mean = self._columns, self._columns.mean
         middle_s = np.clip(columns.start_s + 0.5 * columns.width_s, self._from_s, self._to_s)
-        x = traces.line(np.array([self._day(of) for of in middle_s]), self._breaks)
+        x = traces.line(np.array([_day(of) for of in middle_s]), self._breaks)
         folded = bool(np.median(columns.frames) > 1)
         ends: list[tuple[float, str, str]] = []
         for (at, label), (colour, dash) in reversed(list(zip(which, LINES, strict=False))):
@@ -437,7 +443,7 @@ class _Picture:
         axes.set_yticks([0.0, 0.5, 1.0] + ([2.0] if highest > 1.5 else []))  # noqa: PLR2004
         self._lines(axes, [(LEVELS_FROM + at, name) for at, name in enumerate(LEVEL_NAMES)], 1.0)
         self._heading(
-            axes, "Neuromodulators", "levels; dopamine rewards, cortisol is stress, acetylcholine focus"
+            axes, "Neuromodulators", "dopamine: reward; cortisol: stress; acetylcholine: focus; tempo: clock"
         )
 
     def _panel(self, axes: Axes, panel: traces.Panel) -> None:
@@ -494,7 +500,7 @@ class _Picture:
             cmap=cmap,
             vmin=0.0,
             vmax=high,
-            extent=(self._day(self._from_s), self._day(self._to_s), rows - 0.5, -0.5),
+            extent=(_day(self._from_s), _day(self._to_s), rows - 0.5, -0.5),
             zorder=0.3,
         )
         axes.set_yticks(range(rows), names)
@@ -507,7 +513,7 @@ class _Picture:
         bar = self.figure.colorbar(image, cax=scale, ticks=[0.0, high / 2.0, high])
         above = "+" if float(np.nanmax(values)) > high else ""
         bar.set_ticklabels(["0", f"{high / 2.0:.3g}", f"{high:.3g}{above}"])
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
         scale.tick_params(length=2.0, labelsize=SMALL)
 
     def _surprise(self, axes: Axes) -> None:
@@ -529,11 +535,14 @@ class _Picture:
         names = [*CHANNELS[:lif], *DRIVES[:bank]]
         self._strip(axes, rates, names, cmap="Greys", high=traces.nice(float(np.quantile(rates, 0.99))))
         for label in axes.get_yticklabels()[lif:]:
-            label.set_style("italic")
+            label.set_fontstyle("italic")
         if bank:
             axes.axhline(lif - 0.5, color=FAINT, linewidth=0.8)
         per = "neurons" if self._digest.lif_neurons > GROUPS else "neuron"
-        note = f"per 100 steps; upright the LIF {per} of each channel, italic the Izhikevich neuron of each drive"
+        note = (
+            f"per 100 steps; upright: the LIF {per} of each channel; "
+            "italic: the Izhikevich neuron of each drive"
+        )
         self._heading(axes, "Spikes", note)
 
     def _weights(self, axes: Axes) -> None:
@@ -550,7 +559,7 @@ class _Picture:
         names = []
         for row, (kind, mark) in enumerate(MARKS.items()):
             total = sum(of["count"] for of in counts if of["kind"] == kind)
-            names.append(WORDS[kind] if total < 2 else f"{WORDS[kind]} ×{total:,}")  # noqa: PLR2004
+            names.append(WORDS[kind] if total < 2 else f"{WORDS[kind]} \u00d7{total:,}")  # noqa: PLR2004
             self._marks(axes, row, kind, mark, few=total <= REWARDS_KEPT)
         rows = len(MARKS) + 1
         axes.set_ylim(rows - 0.5, -0.5)
@@ -570,7 +579,7 @@ class _Picture:
         size = 46.0 if mark == "*" else 20.0
         for origin in ORIGINS:
             here = columns.sums[:, REWARDS_FROM + reward_at(kind, origin)] > 0
-            x = [self._day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
+            x = [_day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
             fill = INK if origin == "detected" else "white"
             axes.scatter(
                 x,
@@ -588,23 +597,26 @@ class _Picture:
 
     def _tell(self, axes: Axes, row: int, events: Sequence[tuple[datetime, RewardEvent]]) -> None:
         """Words right of each mark, as far as they fit before the next."""
-        scale = (TIMED_IN) / (self._to_s - self._from_s)
         times = sorted((time_utc.timestamp(), at) for at, (time_utc, _) in enumerate(events))
-        for place, (time_s, at) in enumerate(times):
-            next_s = times[place + 1][0] if place + 1 < len(times) else self._to_s + 0.9 / scale
-            room = int(((next_s - time_s) * scale - 0.2) / LETTER_IN)
-            words = traces.words(events[at][1])
-            if len(words) <= room:
-                axes.annotate(
-                    words,
-                    (self._day(time_s), row),
-                    xytext=(6, 0),
-                    textcoords="offset points",
-                    size=SMALL,
-                    va="center",
-                    bbox=PAPER,
-                    annotation_clip=False,
-                )
+        for (time_s, at), (next_s, _) in pairwise((*times, (math.inf, 0))):
+            self._beside(axes, time_s, row, traces.words(events[at][1]), next_s)
+
+    def _beside(self, axes: Axes, time_s: float, row: int, words: str, next_s: float) -> None:
+        """Words right of a mark, if they fit before the next one, or before the edge of the picture."""
+        room_s = min(next_s, self._to_s + RIGHT_IN * self._inch_s) - time_s
+        if len(words) * LETTER_IN + 0.15 > room_s / self._inch_s:
+            return
+        axes.annotate(
+            words,
+            (_day(time_s), row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            size=SMALL,
+            va="center",
+            zorder=4,
+            bbox=PAPER,
+            annotation_clip=False,
+        )
 
     def _faults(self, axes: Axes, row: int) -> None:
         if not self._digest.episodes:
@@ -619,13 +631,14 @@ class _Picture:
                 color=FAINT,
                 bbox=PAPER,
             )
-        for episode in self._digest.episodes:
+        episodes = self._digest.episodes
+        for at, episode in enumerate(episodes):
             from_s = max(_seconds(episode.since_utc), self._from_s)
             to_s = max(_seconds(episode.until_utc or episode.seen_utc), from_s)
-            x = self._day(from_s)
+            x = _day(from_s)
             axes.barh(
                 row,
-                max(self._day(to_s) - x, 1e-9),
+                max(_day(to_s) - x, 1e-9),
                 left=x,
                 height=0.5,
                 facecolor="white",
@@ -634,25 +647,18 @@ class _Picture:
                 linewidth=0.7,
                 zorder=2.5,
             )
-            axes.annotate(
-                episode.fault.fault_class.code,
-                (self._day(to_s), row),
-                xytext=(5, 0),
-                textcoords="offset points",
-                size=SMALL,
-                va="center",
-                zorder=4,
-                bbox=PAPER,
-                annotation_clip=False,
-            )
+            next_s = _seconds(episodes[at + 1].since_utc) if at + 1 < len(episodes) else math.inf
+            self._beside(axes, to_s, row, episode.fault.fault_class.code, next_s)
 
     def _tell_gaps(self, axes: Axes, row: int) -> None:
         """Why nobody watched and how long, within the gap if there is room."""
         for gap in self._gaps:
-            words = f"{gap.kind.partition(' ')[0]} {report.duration(gap.seconds)}"
-            room_in = (gap.to_utc - gap.from_utc).total_seconds() * TIMED_IN / (self._to_s - self._from_s)
-            if len(words) * LETTER_IN < room_in:
-                middle = 0.5 * (self._number(gap.from_utc) + self._number(gap.to_utc))
+            room_in = (gap.to_utc - gap.from_utc).total_seconds() / self._inch_s
+            kind = GAPS[gap.kind]
+            tries = (f"{kind} {report.duration(gap.seconds)}", kind)
+            words = next((of for of in tries if len(of) * LETTER_IN < room_in), None)
+            if words is not None:
+                middle = 0.5 * (_day(gap.from_utc.timestamp()) + _day(gap.to_utc.timestamp()))
                 axes.text(middle, row, words, size=SMALL, color=FAINT, ha="center", va="center", bbox=PAPER)
 
     # Maps
@@ -671,15 +677,15 @@ class _Picture:
         most = max(float(np.abs(after - before).max()), 0.01)
         width_in = (WIDTH_IN - LEFT_IN - 0.35 - 2 * 0.3) / 3.0
         maps = (
-            ("Weights at the start", before, "cividis", 0.0, 2.0, "{:.2f}"),
-            ("Weights at the end", after, "cividis", 0.0, 2.0, "{:.2f}"),
-            ("What has changed", after - before, "PuOr_r", -most, most, "{:+.2f}"),
+            ("Weights after the first frame", before, "cividis", 0.0, 2.0),
+            ("Weights after the last", after, "cividis", 0.0, 2.0),
+            ("What has changed", after - before, "PuOr_r", -most, most),
         )
-        for at, (title, values, cmap, low, high, form) in enumerate(maps):
+        for at, (title, values, cmap, low, high) in enumerate(maps):
             left_in = LEFT_IN + at * (width_in + 0.3)
             axes = self._axes(left_in, top_in + 1.0, width_in, CELL_IN * len(rows))
             axes.imshow(values, aspect="auto", cmap=cmap, vmin=low, vmax=high)
-            self._figures(axes, values, form, cmap, low, high)
+            self._figures(axes, values, cmap, low, high)
             axes.set_xticks(range(len(inputs)), [CHANNELS[of] for of in inputs])
             axes.set_yticks(range(len(rows)), [CHANNELS[of] for of in rows] if at == 0 else [""] * len(rows))
             axes.tick_params(
@@ -692,9 +698,7 @@ class _Picture:
         where = {"size": SMALL, "color": FAINT, "va": "center", "ha": "right"}
         self._text(LEFT_IN - 0.06, top_in + 0.93, "neuron \\ input", **where)
 
-    def _figures(
-        self, axes: Axes, values: NDArray[np.float64], form: str, cmap: str, low: float, high: float
-    ) -> None:
+    def _figures(self, axes: Axes, values: NDArray[np.float64], cmap: str, low: float, high: float) -> None:
         from matplotlib import colormaps  # noqa: PLC0415 - as above
 
         for (row, column), value in np.ndenumerate(values):
@@ -703,7 +707,7 @@ class _Picture:
             axes.text(
                 column,
                 row,
-                form.format(value) if abs(value) >= 0.005 else "0",
+                traces.figure(float(value), signed=low < 0.0),
                 ha="center",
                 va="center",
                 size=SMALL,
@@ -715,6 +719,11 @@ def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN40
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
 
     return ScaledTranslation(right_in, up_in, figure.dpi_scale_trans)
+
+
+def _day(time_s: float) -> float:
+    """A time as matplotlib's dates are: days since the epoch."""
+    return time_s / 86400.0
 
 
 def _seconds(time: datetime | None) -> float:

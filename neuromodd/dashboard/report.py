@@ -43,7 +43,7 @@ class Table(NamedTuple):
     title: str
     note: str
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def facts(digest: Digest, files: Sequence[Path]) -> dict[str, Any]:
@@ -175,7 +175,8 @@ def duration(seconds: float | None) -> str:
         return "-"
     if seconds < 60.0:  # noqa: PLR2004
         return f"{seconds:.3g} s"
-    left, parts = round(seconds), []
+    left = round(seconds)
+    parts: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, size)
         if count or parts:

@@ -20,6 +20,10 @@ SHORTEST_GAP_COLUMNS = 2.0
 """A gap of less can't be told from the width of the columns beside it."""
 
 
+LEAST_CHANGE = 0.005
+"""What is less is 0 at two digits."""
+
+
 class Series(NamedTuple):
     """One line of a panel: the reading, and its label."""
 
@@ -159,7 +163,8 @@ def strip(
     else:
         known = np.add.reduceat(~np.isnan(values), first)
         total = np.add.reduceat(np.nan_to_num(values), first)
-        pooled = np.divide(total, known, out=np.full(total.shape, math.nan), where=known > 0)
+        pooled = np.full(total.shape, math.nan)
+        np.divide(total, known, out=pooled, where=known > 0)
     at = np.searchsorted(begins[first], np.arange(cells), side="right") - 1
     held = pooled[np.maximum(at, 0)].T.copy()
     middle_s = from_s + (np.arange(cells) + 0.5) * size_s
@@ -221,8 +226,16 @@ def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nice(largest: float) -> float:
-    """1, 2 or 5 times a power of ten, not below `largest`."""
+    """A round number with a round half, not below `largest`; 1 if that is not above 0."""
     if not largest > 0.0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))
-    return next(of * power for of in (1.0, 2.0, 5.0, 10.0) if of * power >= largest * (1.0 - 1e-9))
+    steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+    return next(of * power for of in steps if of * power >= largest * (1.0 - 1e-9))
+
+
+def figure(weight: float, *, signed: bool) -> str:
+    """A weight for a small cell: two digits, a change with its sign and without its leading 0."""
+    if not signed:
+        return f"{weight:.2f}"
+    return f"{weight:+.2f}".replace("0.", ".", 1) if abs(weight) >= LEAST_CHANGE else "0"
