@@ -29,7 +29,8 @@ section { min-width: 0; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
   border-bottom: 1px solid var(--rule); }
-th { font-weight: 600; white-space: nowrap; }
+th { font-weight: 600; }
+th, thead + tbody td { white-space: nowrap; }
 @media print { figure { padding: 0; } section { break-inside: avoid; } }
 """
 

@@ -215,6 +215,7 @@ class _Picture:
 
         self._digest, self._told = digest, told
         self._columns = digest.columns()
+        self._folded = bool(np.median(self._columns.frames) > 1)
         self._gaps = digest.gaps.longest_first
         self._breaks = traces.breaks(self._columns, self._gaps)
         self._from_s = _seconds(digest.first.time_utc if digest.first else None)
@@ -293,7 +294,6 @@ class _Picture:
         """Axes over the time axis; what nobody watched is shaded."""
         axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
         axes.set_xlim(_day(self._from_s), _day(self._to_s))
-        axes.set_gid("time")
         for gap in self._gaps:
             if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
                 axes.axvspan(
@@ -341,7 +341,9 @@ class _Picture:
 
     def _footer(self) -> None:
         within = report.duration(self._columns.width_s)
-        how = f"A line is the mean and a band the range within {within}; hatched: nobody watched."
+        band = f"A line is the mean and a band the range within {within}; " if self._folded else ""
+        how = f"{band}hatched: nobody watched."
+        how = how[0].upper() + how[1:]
         self._text(LEFT_IN, self._height_in - 0.32, how, size=SMALL, color=FAINT)
         notes = []
         if self._told["not_measured"]:
@@ -350,7 +352,9 @@ class _Picture:
             flat = ", ".join(panel.title.partition(" ")[0].strip(":").lower() for panel in self._flat)
             notes.append(f"always 0: {flat}")
         left_out = report.shortened("; ".join(notes), int((WIDTH_IN - LEFT_IN) / LETTER_IN))
-        self._text(LEFT_IN, self._height_in - 0.16, left_out.capitalize(), size=SMALL, color=FAINT)
+        self._text(
+            LEFT_IN, self._height_in - 0.16, left_out[:1].upper() + left_out[1:], size=SMALL, color=FAINT
+        )
 
     def _ticks(self, axes: Axes, *, told: bool) -> None:
         """Thin rules at round times, which are told below some of the panels."""
@@ -392,11 +396,10 @@ class _Picture:
         columns, mean = self._columns, self._columns.mean
         middle_s = np.clip(columns.start_s + 0.5 * columns.width_s, self._from_s, self._to_s)
         x = traces.line(np.array([_day(of) for of in middle_s]), self._breaks)
-        folded = bool(np.median(columns.frames) > 1)
         ends: list[tuple[float, str, str]] = []
         for (at, label), (colour, dash) in reversed(list(zip(which, LINES, strict=False))):
             y = traces.line(mean[:, at] * factor, self._breaks)
-            if folded:
+            if self._folded:
                 low = traces.line(columns.low[:, at] * factor, self._breaks)
                 high = traces.line(columns.high[:, at] * factor, self._breaks)
                 axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0.0)

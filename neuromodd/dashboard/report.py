@@ -449,11 +449,12 @@ def _expects_table(told: Mapping[str, Any]) -> Table:
         neuron, surprise = of["neuron"], told["surprise"]["channels"][of["channel"]]
         listens = threshold = "-"
         if neuron is not None:
-            heard = [(neuron["own_weight"], "itself")]
+            # Nobody listens to what was never there, whatever weight it was born with.
+            heard = [] if of["expected"] is None else [(neuron["own_weight"], "itself")]
             if neuron["strongest_other"] is not None:
                 heard.append((neuron["strongest_other_weight"], neuron["strongest_other"]))
             heard.sort(key=lambda pair: -pair[0])
-            listens = ", ".join(f"{name} {weight:.2f}" for weight, name in heard)
+            listens = ", ".join(f"{name} {weight:.2f}" for weight, name in heard) or "-"
             threshold = f"{neuron['threshold']:.2f}"
         rows.append(
             (
@@ -465,8 +466,7 @@ def _expects_table(told: Mapping[str, Any]) -> Table:
             )
         )
     head = ("channel", "expects", "surprise", "its neuron listens to", "threshold")
-    note = "now; its mean surprise, and the strongest weights of its neuron"
-    return Table("What the network has come to expect of each channel", note, head, rows)
+    return Table("What the network has come to expect", "of each channel, at the end", head, rows)
 
 
 def _is_number(value: object) -> bool:
