@@ -536,7 +536,7 @@ def _add_views(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         required=True,
         metavar="FILE",
-        help="a new .png, .svg or .html, or an old one",
+        help="the picture: its name ends in .png, .svg or .html",
     )
     plot.set_defaults(command=_plot)
     report = commands.add_parser(
