@@ -113,9 +113,12 @@ def plot_recordings(
     digest = _digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad)
     data = plot.drawn(digest, paths, form)
     draft = out.with_name(f"{out.name}.draft")
-    with naming(draft):
-        draft.write_bytes(data)
-    draft.replace(out)
+    try:
+        with naming(draft):
+            draft.write_bytes(data)
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
     print(f"{out}: {digest.frames} frames, {len(data)} bytes", flush=True)
 
 
@@ -135,8 +138,9 @@ def print_report(
         OSError: a file can't be read; it names the file.
     """
     from neuromodd.dashboard import report  # noqa: PLC0415 - as above
+    from neuromodd.dashboard.facts import facts  # noqa: PLC0415
 
-    told = report.facts(_digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad), paths)
+    told = facts(_digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad), paths)
     print(report.as_json(told) if as_json else report.text(told), flush=True)
 
 

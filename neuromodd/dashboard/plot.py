@@ -1,6 +1,6 @@
 """The picture of a recording: all that was measured and felt, on one time axis.
 
-The only importer of matplotlib. It is drawn without a display, and the same recording gives the same bytes.
+The only importer of matplotlib, and therefore long. It is drawn without a display, and the same recording gives the same bytes.
 Nothing is told by colour alone: lines have a dash and a name beside them, marks a shape, weights a number
 with its sign; a scale of colours has a lightness that grows or falls all the way.
 """
@@ -39,6 +39,7 @@ from neuromodd.dashboard.digest import (
     Digest,
     reward_at,
 )
+from neuromodd.dashboard.facts import facts
 from neuromodd.errors import InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def require() -> None:
 
 def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
     """The picture, or the page with it, as the bytes of a file."""
-    told = report.facts(digest, files)
+    told = facts(digest, files)
     title, description = f"neuromodd: {report.title(told)}", _described(told)
     with _style():
         figure = _Picture(digest, told).figure

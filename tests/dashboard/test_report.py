@@ -15,7 +15,8 @@ from neuromodd.core.frame import GpuSample, TelemetryFrame
 from neuromodd.core.inputs import OutsideInput, RewardInput
 from neuromodd.core.rewards import BreakthroughFound, SourceSwitch, WorkAccepted
 from neuromodd.dashboard.digest import Digest
-from neuromodd.dashboard.report import as_json, duration, facts, plain, text
+from neuromodd.dashboard.facts import facts
+from neuromodd.dashboard.report import as_json, duration, plain, text
 from neuromodd.errors import InvalidValueError
 from neuromodd.replay import Replay
 
