@@ -1,8 +1,8 @@
 """The picture of a recording: all that was measured and felt, on one time axis.
 
-The only importer of matplotlib, and therefore long. It is drawn without a display, and the same recording gives the same bytes.
-Nothing is told by colour alone: lines have a dash and a name beside them, marks a shape, weights a number
-with its sign; a scale of colours has a lightness that grows or falls all the way.
+The only importer of matplotlib, and therefore long. It is drawn without a display, and the same recording
+gives the same bytes. Nothing is told by colour alone: lines have a dash and a name beside them, marks a
+shape, weights a number with its sign; a scale of colours has a lightness that grows or falls all the way.
 """
 
 from __future__ import annotations
