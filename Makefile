@@ -38,9 +38,9 @@ types: $(VENV)/.ready-test
 layers: $(VENV)/.ready-test
 	$(BIN)/lint-imports
 
-# Whole files go to a worker, so that what a file makes for its tests is made once. Workers that do not collect the
-# same tests refuse to run, hence the fixed order of sets.
-WORKERS ?= 2
+# One worker more than the processors that we count on: many tests wait. Whole files go to a worker, so that what a file
+# makes for its tests is made once. Workers that do not collect the same tests refuse to run, hence the fixed order of sets.
+WORKERS ?= 3
 check: $(VENV)/.ready-test tools
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not long and not soak and not alone'
 	$(BIN)/python -m pytest -m alone
