@@ -1,0 +1,360 @@
+"""What is heard of nodes over MQTT: a model that is fed with messages and asked by who draws.
+
+It reads no clock and trusts nobody: whoever may publish on the broker may send anything. What does not fit
+is left out, texts are made harmless where they come in, and nodes, histories and events are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from neuromodd.config import NODE_PATTERN
+from neuromodd.core.encoding import CHANNELS, DRIVES
+from neuromodd.dashboard.glyphs import cleaned
+from neuromodd.dashboard.measures import measures
+
+NODES_LIMIT = 512
+HISTORY_LIMIT = 600
+"""Ticks that are kept of each node."""
+
+EVENTS_LIMIT = 64
+GAPS = 5
+FORGET_S = 60.0
+"""Where there are too many nodes, one that was silent for so long gives way to a new one."""
+
+LONGEST_INTERVAL_S = 3600.0
+TEXT_LIMIT = 240
+EVIDENCE_LIMIT = 8
+PARTS_LIMIT = 64
+
+LEVELS = ("dopamine", "cortisol", "acetylcholine", "tempo")
+LIF_SHOWN = len(CHANNELS)
+BANK_SHOWN = len(DRIVES)
+
+NAMES = ("status", "state", "health", "info", "fault", "reward")
+"""The topics that tell of each node; of one that is looked at there are `telemetry` and `spikes` besides."""
+
+HAPPENINGS = {
+    "WorkAccepted": ("latency_ms", "units", "source"),
+    "BreakthroughFound": ("metric", "value", "previous_best"),
+    "SourceSwitch": ("previous", "current"),
+}
+
+
+class Happening(NamedTuple):
+    """A reward or a change of fault, on the time line.
+
+    Attributes:
+        time_utc: when, as the node said it: the time of day.
+        kind: `reward`, `fault`, or `well` for the end of one.
+        name: of the event or class.
+        text: what there is to say of it.
+    """
+
+    time_utc: str
+    kind: str
+    name: str
+    text: str
+
+
+class Fault(NamedTuple):
+    """The class that holds; its code is a word of the contract, or what somebody else made of it."""
+
+    code: str
+    name: str
+    confidence: float | None
+    since_utc: str
+    evidence: tuple[str, ...]
+
+
+class Node:
+    """One node, as far as it has been heard. Mutable.
+
+    Attributes:
+        name: of its topics.
+        online: what its `status` says; None while it says nothing.
+        heard_s: when its newest message of any kind came.
+        state_s: when its newest `state` came live; None before the first.
+        first_s: since when it is known.
+        levels: the newest modulators by their names; what is missing is not there.
+        flags: the words for what holds.
+        surprise: in all.
+        states: the newest last; the places of `columns`.
+        telemetry: measures by label, the newest last.
+        health, info: as they came; every value in them is to be looked at with `number` and `text`.
+    """
+
+    def __init__(self, name: str, now_s: float) -> None:
+        self.name = name
+        self.first_s = self.heard_s = now_s
+        self.online: bool | None = None
+        self.state_s: float | None = None
+        self.levels: dict[str, float] = {}
+        self.flags: tuple[str, ...] = ()
+        self.surprise: float | None = None
+        self.states: deque[array[float]] = deque(maxlen=HISTORY_LIMIT)
+        self.taken = 0
+        self.telemetry: deque[dict[str, float]] = deque(maxlen=HISTORY_LIMIT)
+        self.telemetry_taken = 0
+        self.health: Mapping[str, Any] = {}
+        self.info: Mapping[str, Any] = {}
+        self.fault: Fault | None = None
+        self.events: deque[Happening] = deque(maxlen=EVENTS_LIMIT)
+        self.neurons = (0, 0)
+        self._ids: deque[str] = deque(maxlen=EVENTS_LIMIT)
+        self._newest: dict[str, object] = {}
+        self._gaps_s: deque[float] = deque(maxlen=GAPS)
+        self._spiked: tuple[object, list[float]] | None = None
+
+    @property
+    def interval_s(self) -> float:
+        """From one `state` to the next: of ticks as it says, or longer if it publishes fewer of them."""
+        told = number(self.info, "interval_s")
+        interval_s = 1.0 if told is None or told <= 0.0 else told
+        seen_s = min(self._gaps_s) if len(self._gaps_s) == GAPS else 0.0
+        return min(max(interval_s, seen_s), LONGEST_INTERVAL_S)
+
+    def stale(self, now_s: float) -> bool:
+        """Whether its newest state is older than three intervals and two seconds, by arrival."""
+        since_s = self.first_s if self.state_s is None else self.state_s
+        return now_s - since_s > 3.0 * self.interval_s + 2.0
+
+    def standing(self, now_s: float) -> str:
+        """In a word: `online`, `stale` or `offline`; `silent` if it has no state at all."""
+        if self.online is False:
+            return "offline"
+        if not self.states and self.online is None:
+            return "silent"
+        return "stale" if self.stale(now_s) else "online"
+
+    def take(self, name: str, payload: bytes, now_s: float, *, retained: bool) -> None:
+        """Take in a message on the topic `name`; what can't be used changes nothing."""
+        if name == "status":
+            word = {b"online": True, b"offline": False}
+            self.online = word.get(payload)
+            self.heard_s = now_s
+            return
+        values = _document(payload)
+        if values is None or self._repeats(name, values):
+            return
+        self.heard_s = now_s
+        if name == "state":
+            self._take_state(values, now_s, retained=retained)
+        elif name == "telemetry":
+            # What was kept in an outage is of the past.
+            if values.get("replayed") is not True:
+                self.telemetry.append(measures(values))
+                self.telemetry_taken += 1
+        elif name == "spikes":
+            self._spiked = (values.get("sequence"), _rates_of_spikes(values))
+        elif name == "health":
+            self.health = values
+        elif name == "info":
+            self.info = values
+        elif name == "reward":
+            self._note(_reward(values), values)
+        elif name == "fault":
+            self._take_fault(values)
+
+    def _repeats(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether it came before: overlapping subscriptions bring a message twice."""
+        identity = repr([values.get(key) for key in ("id", "sequence", "time_utc", "boot_id", "replayed")])
+        if name in ("reward", "info") or self._newest.get(name) != identity:
+            self._newest[name] = identity[:TEXT_LIMIT]
+            return False
+        return True
+
+    def _take_state(self, values: Mapping[str, Any], now_s: float, *, retained: bool) -> None:
+        levels = {name: number(values, "modulators", name) for name in LEVELS}
+        self.levels = {name: value for name, value in levels.items() if value is not None}
+        flags = values.get("flags")
+        known = ("stress", "reward", "focus")
+        self.flags = tuple(name for name in known if isinstance(flags, dict) and flags.get(name) is True)
+        self.surprise = number(values, "surprise", "total")
+        channels = [number(values, "surprise", "channels", name) for name in CHANNELS]
+        lif, bank = _numbers(values, "rates", "lif"), _numbers(values, "rates", "izhikevich")
+        self.neurons = (len(lif), len(bank))
+        rates = _padded(lif, LIF_SHOWN) + _padded(bank, BANK_SHOWN)
+        if self._spiked is not None and self._spiked[0] == values.get("sequence"):
+            rates = self._spiked[1]
+        row = chain((levels[name] for name in LEVELS), (self.surprise,), channels, rates)
+        if retained:
+            # It may be of any age; what comes live goes on from there.
+            if not self.states:
+                self.states.append(array("d", map(_double, row)))
+            return
+        if self.state_s is not None:
+            self._gaps_s.append(now_s - self.state_s)
+        self.state_s = now_s
+        self.states.append(array("d", map(_double, row)))
+        self.taken += 1
+
+    def _take_fault(self, values: Mapping[str, Any]) -> None:
+        if values.get("replayed") is True and self.fault is not None:
+            self._note(_fault_happening(_fault(values)), values)
+            return
+        self.fault = _fault(values)
+        self._note(_fault_happening(self.fault), values)
+
+    def _note(self, happening: Happening, values: Mapping[str, Any]) -> None:
+        identity = text(values.get("id"))
+        if not identity or identity not in self._ids:
+            self._ids.append(identity)
+            self.events.append(happening)
+
+
+class Watch:
+    """All nodes of a broker. Mutable.
+
+    Args:
+        prefix: the first part of their topics.
+
+    Attributes:
+        nodes: by name.
+        ignored: messages of nodes beyond the limit.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.ignored = 0
+        self._prefix = f"{prefix}/"
+
+    def take(self, topic: str, payload: bytes | None, now_s: float, *, retained: bool) -> None:
+        """Take in a message that came at the monotonic time `now_s`; None is one that is too large."""
+        if payload is None or not topic.startswith(self._prefix):
+            return
+        name, _, rest = topic[len(self._prefix) :].partition("/")
+        if rest not in (*NAMES, "telemetry", "spikes") or not NODE_PATTERN.match(name):
+            return
+        node = self.nodes.get(name)
+        if node is None:
+            if not payload or not self._room(now_s):
+                self.ignored += bool(payload)
+                return
+            node = self.nodes[name] = Node(name, now_s)
+        node.take(rest, payload, now_s, retained=retained)
+
+    def _room(self, now_s: float) -> bool:
+        if len(self.nodes) < NODES_LIMIT:
+            return True
+        quietest = min(self.nodes.values(), key=lambda node: node.heard_s)
+        if now_s - quietest.heard_s < FORGET_S:
+            return False
+        del self.nodes[quietest.name]
+        return True
+
+    def sorted(self, now_s: float) -> list[Node]:
+        """By stress, the highest first; those of which nothing new is heard are behind those that live."""
+
+        def place(node: Node) -> tuple[bool, float, str]:
+            # To the digits that are shown: what looks equal keeps its place.
+            return (node.standing(now_s) != "online", -round(node.levels.get("cortisol", -1.0), 2), node.name)
+
+        return sorted(self.nodes.values(), key=place)
+
+
+def columns() -> Iterator[str]:
+    """What the places of a row in `Node.states` are."""
+    yield from LEVELS
+    yield "surprise"
+    yield from (f"surprise.{name}" for name in CHANNELS)
+    yield from (f"lif.{neuron}" for neuron in range(LIF_SHOWN))
+    yield from (f"bank.{neuron}" for neuron in range(BANK_SHOWN))
+
+
+def number(values: object, *path: str) -> float | None:
+    """The finite number at a path of keys in a JSON value; None if there is none."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    if isinstance(values, bool) or not isinstance(values, (int, float)):
+        return None
+    try:
+        found = float(values)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def text(value: object, limit: int = TEXT_LIMIT) -> str:
+    """A JSON value as a short line of text that does a terminal no harm; null is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        found = number(value)
+        return "" if found is None else f"{found:.6g}"
+    return cleaned(value, limit) if isinstance(value, str) else ""
+
+
+def _document(payload: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _numbers(values: object, *path: str) -> list[float | None]:
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return [number(value) for value in values] if isinstance(values, list) else []
+
+
+def _padded(values: Sequence[float | None], count: int) -> list[float | None]:
+    return [*values[:count], *[None] * (count - len(values))]
+
+
+def _rates_of_spikes(values: Mapping[str, Any]) -> list[float | None]:
+    steps = number(values, "steps") or 0.0
+    lif = _padded(_numbers(values, "lif_spikes"), LIF_SHOWN)
+    bank = _padded(_numbers(values, "izhikevich_spikes"), BANK_SHOWN)
+    return [None if count is None or steps <= 0.0 else count / steps for count in lif + bank]
+
+
+def _double(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _time_of_day(values: Mapping[str, Any], key: str = "time_utc") -> str:
+    _, _, time = text(values.get(key), 40).partition("T")
+    return time[:8]
+
+
+def _reward(values: Mapping[str, Any]) -> Happening:
+    kind = text(values.get("kind"), 24)
+    said = []
+    for key in HAPPENINGS.get(kind, ()):
+        if shown := text(values.get(key), 60):
+            name, _, unit = key.replace("_", " ").partition(" ms")
+            said.append(f"{name} {shown}{' ms' if key.endswith('_ms') else unit}")
+    if values.get("origin") == "external":
+        said.append("from outside")
+    return Happening(_time_of_day(values), "reward", kind or "?", ", ".join(said))
+
+
+def _fault(values: Mapping[str, Any]) -> Fault:
+    evidence = values.get("evidence")
+    found = [of for of in evidence if isinstance(of, dict)] if isinstance(evidence, list) else []
+    return Fault(
+        text(values.get("code"), 24) or "?",
+        text(values.get("class"), 24),
+        number(values, "confidence"),
+        _time_of_day(values, "since_utc"),
+        tuple(
+            f"{text(of.get('reading'), 60)} {text(of.get('value'), 40)} ({text(of.get('rule'), 100)})"
+            for of in found[:EVIDENCE_LIMIT]
+        ),
+    )
+
+
+def _fault_happening(fault: Fault) -> Happening:
+    sure = "" if fault.confidence is None or not fault.evidence else f"{fault.confidence:.0%} sure: "
+    kind = "well" if fault.code == "STATUS_OK" else "fault"
+    return Happening(fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip())
