@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from neuromodd.dashboard.glyphs import cleaned
 from neuromodd.dashboard.history import UNITS
 
 GPUS_LIMIT = 4
 DEVICES_LIMIT = 64
+TEXT_LIMIT = 240
 
 
 class Measure(NamedTuple):
@@ -76,13 +78,13 @@ def measures(payload: Mapping[str, Any]) -> dict[str, float]:
 def _found(payload: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for measure in SINGLE:
         group = payload if not measure.group else payload.get(measure.group)
-        if (value := _number(group, measure.field)) is not None:
+        if (value := number(group, measure.field)) is not None:
             yield measure.label, value
     for index, device in enumerate(_devices(payload, "gpus")[:GPUS_LIMIT]):
         for measure in GPU:
-            if (value := _number(device, measure.field)) is not None:
+            if (value := number(device, measure.field)) is not None:
                 yield measure.label.format(index), value
-    heats = [_number(device, HOTTEST.field) for device in _devices(payload, "thermal")]
+    heats = [number(device, HOTTEST.field) for device in _devices(payload, "thermal")]
     if known := [heat for heat in heats if heat is not None]:
         yield HOTTEST.label, max(known)
 
@@ -92,12 +94,26 @@ def _devices(payload: Mapping[str, Any], group: str) -> list[object]:
     return devices[:DEVICES_LIMIT] if isinstance(devices, list) else []
 
 
-def _number(group: object, field: str) -> float | None:
-    value = group.get(field) if isinstance(group, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def number(values: object, *path: str) -> float | None:
+    """The finite number at a path of keys in a JSON value; None if there is none."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    if isinstance(values, bool) or not isinstance(values, (int, float)):
         return None
     try:
-        number = float(value)
+        found = float(values)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return found if math.isfinite(found) else None
+
+
+def text(value: object, limit: int = TEXT_LIMIT) -> str:
+    """A JSON value as a short line of text that does a terminal no harm; null is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        found = number(value)
+        return "" if found is None else f"{found:.6g}"
+    return cleaned(value, limit) if isinstance(value, str) else ""

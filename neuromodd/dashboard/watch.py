@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from neuromodd.config import NODE_PATTERN
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard.glyphs import cleaned
-from neuromodd.dashboard.measures import measures
+from neuromodd.dashboard.condition import Condition
+from neuromodd.dashboard.measures import TEXT_LIMIT, measures, number, text
 
 NODES_LIMIT = 512
 HISTORY_LIMIT = 600
@@ -29,9 +29,7 @@ FORGET_S = 60.0
 """Where there are too many nodes, one that was silent for so long gives way to a new one."""
 
 LONGEST_INTERVAL_S = 3600.0
-TEXT_LIMIT = 240
 EVIDENCE_LIMIT = 8
-PARTS_LIMIT = 64
 
 LEVELS = ("dopamine", "cortisol", "acetylcholine", "tempo")
 LIF_SHOWN = len(CHANNELS)
@@ -87,7 +85,11 @@ class Node:
         surprise: in all.
         states: the newest last; the places of `columns`.
         telemetry: measures by label, the newest last.
-        health, info: as they came; every value in them is to be looked at with `number` and `text`.
+        condition: what its newest `health` says.
+        version: of neuromodd there.
+        fault: the class that holds.
+        events: rewards and faults, the newest last.
+        neurons: of each kind.
     """
 
     def __init__(self, name: str, now_s: float) -> None:
@@ -102,12 +104,13 @@ class Node:
         self.taken = 0
         self.telemetry: deque[dict[str, float]] = deque(maxlen=HISTORY_LIMIT)
         self.telemetry_taken = 0
-        self.health: Mapping[str, Any] = {}
-        self.info: Mapping[str, Any] = {}
+        self.condition: Condition | None = None
+        self.version = ""
         self.fault: Fault | None = None
         self.events: deque[Happening] = deque(maxlen=EVENTS_LIMIT)
         self.neurons = (0, 0)
         self._ids: deque[str] = deque(maxlen=EVENTS_LIMIT)
+        self._interval_s = 1.0
         self._newest: dict[str, object] = {}
         self._gaps_s: deque[float] = deque(maxlen=GAPS)
         self._spiked: tuple[object, list[float]] | None = None
@@ -115,10 +118,8 @@ class Node:
     @property
     def interval_s(self) -> float:
         """From one `state` to the next: of ticks as it says, or longer if it publishes fewer of them."""
-        told = number(self.info, "interval_s")
-        interval_s = 1.0 if told is None or told <= 0.0 else told
         seen_s = min(self._gaps_s) if len(self._gaps_s) == GAPS else 0.0
-        return min(max(interval_s, seen_s), LONGEST_INTERVAL_S)
+        return min(max(self._interval_s, seen_s), LONGEST_INTERVAL_S)
 
     def stale(self, now_s: float) -> bool:
         """Whether its newest state is older than three intervals and two seconds, by arrival."""
@@ -154,9 +155,11 @@ class Node:
         elif name == "spikes":
             self._spiked = (values.get("sequence"), _rates_of_spikes(values))
         elif name == "health":
-            self.health = values
+            self.condition = Condition.of(values, now_s)
         elif name == "info":
-            self.info = values
+            self.version = text(values.get("version"), 20)
+            told_s = number(values, "interval_s")
+            self._interval_s = told_s if told_s is not None and told_s > 0.0 else 1.0
         elif name == "reward":
             self._note(_reward(values), values)
         elif name == "fault":
@@ -268,31 +271,6 @@ def columns() -> Iterator[str]:
     yield from (f"bank.{neuron}" for neuron in range(BANK_SHOWN))
 
 
-def number(values: object, *path: str) -> float | None:
-    """The finite number at a path of keys in a JSON value; None if there is none."""
-    for key in path:
-        values = values.get(key) if isinstance(values, dict) else None
-    if isinstance(values, bool) or not isinstance(values, (int, float)):
-        return None
-    try:
-        found = float(values)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
-
-
-def text(value: object, limit: int = TEXT_LIMIT) -> str:
-    """A JSON value as a short line of text that does a terminal no harm; null is empty."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        found = number(value)
-        return "" if found is None else f"{found:.6g}"
-    return cleaned(value, limit) if isinstance(value, str) else ""
-
-
 def _document(payload: bytes) -> dict[str, Any] | None:
     try:
         values = json.loads(payload)
@@ -329,7 +307,7 @@ def _time_of_day(values: Mapping[str, Any], key: str = "time_utc") -> str:
 
 def _reward(values: Mapping[str, Any]) -> Happening:
     kind = text(values.get("kind"), 24)
-    said = []
+    said: list[str] = []
     for key in HAPPENINGS.get(kind, ()):
         if shown := text(values.get(key), 60):
             name, _, unit = key.replace("_", " ").partition(" ms")
