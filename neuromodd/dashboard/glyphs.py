@@ -71,9 +71,7 @@ def cleaned(text: str, limit: int) -> str:
     """The text on one line, without anything that moves a cursor, turns the direction or piles up marks."""
     composed = unicodedata.normalize("NFC", text[:limit])
     kinds = ((character, unicodedata.category(character)) for character in composed)
-    return "".join(
-        "?" if kind in _CONTROL else character for character, kind in kinds if kind not in _MARKS
-    )
+    return "".join("?" if kind in _CONTROL else character for character, kind in kinds if kind not in _MARKS)
 
 
 def width_of(text: str) -> int:

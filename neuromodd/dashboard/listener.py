@@ -50,7 +50,11 @@ class Listener:
     """
 
     def __init__(
-        self, settings: Settings, broker: BrokerAddress, password: str | None, hear: Callable[[Incoming], None]
+        self,
+        settings: Settings,
+        broker: BrokerAddress,
+        password: str | None,
+        hear: Callable[[Incoming], None],
     ) -> None:
         mqtt = settings.mqtt
         self._prefix = mqtt.prefix

@@ -335,4 +335,6 @@ def _fault(values: Mapping[str, Any]) -> Fault:
 def _fault_happening(fault: Fault) -> Happening:
     sure = "" if fault.confidence is None or not fault.evidence else f"{fault.confidence:.0%} sure: "
     kind = "well" if fault.code == "STATUS_OK" else "fault"
-    return Happening(fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip())
+    return Happening(
+        fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip()
+    )

@@ -1,0 +1,257 @@
+"""One node, drawn: levels, surprise, spikes, measures, health and the time line, in as much room as there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from neuromodd.core.encoding import CHANNELS, DRIVES
+from neuromodd.dashboard import measures
+from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted
+from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
+from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, Happening, Node, columns
+
+TWO_COLUMNS = 72
+"""Narrower, all is in one column, and is scrolled."""
+
+TALL = 27
+LABEL = 14
+SPAN_S = 120.0
+"""What the sparklines show, whatever their width: a character may stand for several ticks."""
+
+FULL_RATE = 0.2
+"""Spikes a step that are drawn as high as it goes: four in a tick of twenty steps."""
+
+SURPRISE_TOPS = (0.05, 0.1, 0.2, 0.5, 1.0)
+EVENTS_LEAST = 3
+_PLACES = {name: place for place, name in enumerate(columns())}
+_STYLES: dict[str, Style] = {
+    "dopamine": "dopamine",
+    "cortisol": "cortisol",
+    "acetylcholine": "acetylcholine",
+    "tempo": "tempo",
+}
+_SCALES = {"celsius": (20.0, 100.0), "ratio": (0.0, 1.0)}
+_KINDS: dict[str, Style] = {"reward": "dopamine", "fault": "bad", "well": "good"}
+
+
+class CloseUp:
+    """What is drawn of one node.
+
+    Args:
+        node: that is looked at.
+        glyphs: to draw with.
+        now_s: the monotonic time.
+        columns: of the screen.
+    """
+
+    def __init__(self, node: Node, glyphs: Glyphs, now_s: float, columns: int) -> None:
+        self._node = node
+        self._glyphs = glyphs
+        self._now_s = now_s
+        self._columns = columns
+        self._half = (columns - 2) // 2 if columns >= TWO_COLUMNS else columns
+        self._states = list(node.states)
+
+    def lines(self, rows: int) -> list[Line]:
+        """The page; more lines than `rows` only where it can't be made smaller."""
+        if self._columns < TWO_COLUMNS:
+            return self._in_one_column()
+        levels = list(self._levels(rows >= TALL))
+        middle = self._middle()
+        health = list(self._health())
+        needed = len(levels) + len(middle) + len(health) + 1 + EVENTS_LEAST
+        blanks = 3 if rows >= needed + 3 else 0
+        spare = max(rows - needed - blanks, 0)
+        more = self._measures(self._half)[self._fitting_measures() :]
+        shown = more[: 2 * ((spare + 1) // 2)]
+        half = math.ceil(len(shown) / 2)
+        extra = [
+            beside(left, right or BLANK, self._columns)
+            for left, right in zip_longest(shown[:half], shown[half:])
+        ]
+        gap = [BLANK] if blanks else []
+        events = list(self._events(rows - needed - blanks - len(extra) + EVENTS_LEAST))
+        return [*levels, *gap, *middle, *extra, *gap, *health, *gap, *events]
+
+    def _in_one_column(self) -> list[Line]:
+        return [
+            *self._levels(tall=True),
+            *self._surprise(),
+            *self._raster(),
+            heading("telemetry", self._glyphs, self._columns),
+            *self._measures(self._columns),
+            *self._health(),
+            *self._events(EVENTS_LEAST * 3),
+        ]
+
+    def _middle(self) -> list[Line]:
+        """Surprise and measures on the left, spikes on the right."""
+        right = list(self._raster())
+        left = [
+            *self._surprise(),
+            heading("telemetry", self._glyphs, self._half),
+            *self._measures(self._half)[: self._fitting_measures()],
+        ]
+        return [
+            beside(one or BLANK, other or BLANK, self._columns) for one, other in zip_longest(left, right)
+        ]
+
+    def _fitting_measures(self) -> int:
+        return max(LIF_SHOWN + BANK_SHOWN - len(list(self._surprise())), 0)
+
+    def _history(self, name: str, width: int) -> list[float]:
+        """The means of so many spans up to now; not a number where nothing was measured."""
+        place = _PLACES[name]
+        return self._spans([row[place] for row in self._states], self._node.taken, width)
+
+    def _spans(self, values: Sequence[float], taken: int, width: int) -> list[float]:
+        per = max(math.ceil(SPAN_S / self._node.interval_s / width), 1) if width > 0 else 1
+        # Spans begin where their number says: what is drawn of the past does not change with each tick.
+        last = taken // per
+        sums = [0.0] * width
+        counts = [0] * width
+        for back, value in enumerate(reversed(values)):
+            column = width - 1 - (last - (taken - back) // per)
+            if column < 0:
+                break
+            if not math.isnan(value):
+                sums[column] += value
+                counts[column] += 1
+        return [sum_ / count if count else math.nan for sum_, count in zip(sums, counts, strict=True)]
+
+    def _levels(self, tall: bool) -> Iterator[Line]:
+        cells = [self._level(name, self._columns if tall else self._half) for name in LEVELS]
+        if tall:
+            yield from cells
+            return
+        yield beside(cells[0], cells[2], self._columns)
+        yield beside(cells[1], cells[3], self._columns)
+
+    def _level(self, name: str, width: int) -> Line:
+        value = self._node.levels.get(name)
+        high = 2.0 if name == "tempo" else 1.0
+        bar = 20 if width > self._half else 6
+        style = _STYLES[name]
+        shown = "-" if value is None else f"{value:.2f}"
+        filled = self._glyphs.bar(None if value is None else value / high, bar)
+        empty = filled.lstrip(self._glyphs.full)
+        spark = width - LABEL - 5 - bar - 2
+        return (
+            Piece(fitted(name, LABEL), "plain"),
+            Piece(f"{shown:>5} ", "bold"),
+            Piece(filled[: len(filled) - len(empty)], style),
+            Piece(f"{empty} ", "rule"),
+            Piece(self._glyphs.spark(self._history(name, spark), 0.0, high), style),
+        )
+
+    def _surprise(self) -> Iterator[Line]:
+        total = self._node.surprise
+        value: Line = (Piece("-" if total is None else f"{total:.3f}", "surprise"),)
+        width = max(self._half - LABEL - 6, 0)
+        histories = {name: self._history(f"surprise.{name}", width) for name in CHANNELS}
+        present = {name: of for name, of in histories.items() if not all(map(math.isnan, of))}
+        highest = max(
+            (value for of in present.values() for value in of if not math.isnan(value)), default=0.0
+        )
+        top = next((top for top in SURPRISE_TOPS if highest <= top), SURPRISE_TOPS[-1])
+        yield heading("surprise", self._glyphs, self._half, value, f"2 min, 0 to {top:g}")
+        for name, history in present.items():
+            newest = self._states[-1][_PLACES[f"surprise.{name}"]]
+            shown = "-" if math.isnan(newest) else f"{newest:.3f}"
+            yield (
+                Piece(fitted(name.replace("_", " "), LABEL)),
+                Piece(f"{shown:>5} ", "bold"),
+                Piece(self._glyphs.spark(history, 0.0, top), "surprise"),
+            )
+        if absent := [name.replace("_", " ") for name in CHANNELS if name not in present]:
+            yield (Piece(fitted(f"not measured: {', '.join(absent)}", self._half), "dim"),)
+
+    def _raster(self) -> Iterator[Line]:
+        lif, bank = self._node.neurons
+        known = min(lif, LIF_SHOWN) + min(bank, BANK_SHOWN)
+        of_all = f" of {lif + bank}" if lif + bank > known else ""
+        width = max(self._half - LABEL - 1, 0)
+        span = age(width * self._node.interval_s)
+        yield heading("spikes", self._glyphs, self._half, (), f"{known}{of_all} neurons, {span}")
+        rows = self._states[-width:] if width else []
+        for kind, names in (("lif", CHANNELS), ("bank", DRIVES)):
+            for neuron, name in enumerate(names):
+                place = _PLACES[f"{kind}.{neuron}"]
+                drawn = self._glyphs.spikes([row[place] for row in rows], FULL_RATE)
+                yield (
+                    Piece(fitted(name.replace("_", " "), LABEL), "plain" if kind == "lif" else "dim"),
+                    Piece(f" {drawn:>{width}}", "spikes"),
+                )
+
+    def _measures(self, width: int) -> list[Line]:
+        rows = list(self._node.telemetry)
+        newest = rows[-1] if rows else {}
+        return [self._measure(label, newest, rows, width) for label in newest]
+
+    def _measure(
+        self, label: str, newest: dict[str, float], rows: Sequence[dict[str, float]], width: int
+    ) -> Line:
+        unit = measures.ALL[label].unit
+        value, shown_unit = amount(newest[label], unit, self._glyphs)
+        spark = max(width - LABEL - 5 - 1 - 6, 0)
+        values = [row.get(label, math.nan) for row in rows]
+        history = self._spans(values, self._node.telemetry_taken, spark)
+        highest = max((value for value in history if not math.isnan(value)), default=0.0)
+        low, high = _SCALES.get(unit, (0.0, highest or 1.0))
+        return (
+            Piece(fitted(label, LABEL - 1)),
+            Piece(f"{value:>6} ", "bold"),
+            Piece(fitted(shown_unit, 6), "dim"),
+            Piece(self._glyphs.spark(history, low, high), "measure"),
+        )
+
+    def _health(self) -> Iterator[Line]:
+        condition = self._node.condition
+        if condition is None:
+            yield (Piece("health        "), Piece("nothing heard yet", "dim"))
+            return
+        dot = f" {self._glyphs.dot} "
+        sensors = [f"{count} {state}" for state, count in condition.sensors.items() if count or state == "ok"]
+        checkpoint = "none yet"
+        if condition.checkpoint_age_s is not None:
+            since_s = condition.checkpoint_age_s + self._now_s - condition.heard_s
+            checkpoint = f"{age(since_s)} ago{dot}{condition.written} written"
+        up = "" if condition.uptime_s is None else age(condition.uptime_s + self._now_s - condition.heard_s)
+        broker = f"MQTT {condition.protocol or '?'}{dot}{condition.waiting} waiting{dot}{condition.dropped} dropped"
+        ticks = f"{condition.late} late{dot}{condition.missed} missed{dot}up {up or '?'}"
+        yield self._pair(("broker", broker), ("checkpoint", checkpoint))
+        yield self._pair(("sensors", dot.join(sensors)), ("ticks", ticks))
+        for failing in condition.failing[:EVENTS_LEAST]:
+            yield (Piece(fitted("fails", LABEL), "bad"), Piece(fitted(failing, self._columns - LABEL)))
+
+    def _pair(self, *cells: tuple[str, str]) -> Line:
+        left, right = ((Piece(fitted(name, LABEL)), Piece(what, "dim")) for name, what in cells)
+        return beside(left, right, self._columns)
+
+    def _events(self, count: int) -> Iterator[Line]:
+        fault = self._node.fault
+        value: Line = ()
+        note = ""
+        if fault is not None:
+            style: Style = "good" if fault.code == "STATUS_OK" else "warn" if "WARN" in fault.code else "bad"
+            value = (Piece(fault.code, style), Piece(f" {fault.name}", "dim"))
+            note = f"since {fault.since_utc} UTC" if fault.since_utc else ""
+        yield heading("faults and rewards", self._glyphs, self._columns, value, note)
+        newest = list(self._node.events)[-count:][::-1] if count > 0 else []
+        for happening in newest:
+            yield self._event(happening)
+        for _ in range(count - len(newest)):
+            yield BLANK
+
+    def _event(self, happening: Happening) -> Line:
+        return clipped(
+            (
+                Piece(f"{happening.time_utc:<8}  ", "dim"),
+                Piece(f"{'fault' if happening.kind == 'well' else happening.kind:<7} "),
+                Piece(f"{happening.name} ", _KINDS[happening.kind]),
+                Piece(happening.text, "dim"),
+            ),
+            self._columns,
+        )
