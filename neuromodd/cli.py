@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ examples:
   neuromodd doctor                                what is missing here, and what to do about it
   neuromodd sample -n 3                           three frames as JSON lines, without a broker
   neuromodd schema state                          JSON Schema of a payload
+  neuromodd top --all                             all nodes of the broker in this terminal
   neuromodd reward work-accepted --latency-ms 12  tell the daemon that work was done
   neuromodd record -n 3600                        an hour of frames, recorded
   neuromodd replay recording-*.jsonl --out ticks.jsonl
@@ -367,6 +369,38 @@ def _fpga(parsed: argparse.Namespace) -> int:
     return EXIT_OK if met else EXIT_FAILED
 
 
+def _top(parsed: argparse.Namespace) -> int:
+    if importlib.util.find_spec("textual") is None:
+        raise MissingExtraError("top", "tui")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        _complain("top: it needs a terminal to draw on; for other programs there is mosquitto_sub")
+        return EXIT_CONFIGURATION
+    # Textual takes a quarter of a second to import: the others are quicker without.
+    from neuromodd.dashboard.top import look  # noqa: PLC0415
+
+    settings = _load(parsed).settings
+    logs.configure(level="critical", form=settings.log.format)
+    _run_loop(
+        look(
+            settings,
+            resolve_broker(settings),
+            settings.mqtt.read_password(),
+            node=settings.node_name(),
+            of_all=parsed.all,
+            given=settings.node is not None,
+            plain=not _speaks_unicode(),
+        )
+    )
+    return EXIT_OK
+
+
+def _speaks_unicode() -> bool:
+    # Python itself takes UTF-8 for granted where the locale is C.
+    named = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, named), "")
+    return "utf8" in locale.lower().replace("-", "")
+
+
 def _reward(parsed: argparse.Namespace) -> int:
     from neuromodd.reporter import build_request, send_reward  # noqa: PLC0415 - as above
 
@@ -506,6 +540,10 @@ def _parser() -> argparse.ArgumentParser:
         reward.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="VALUE", help=what)
     reward.set_defaults(command=_reward)
 
+    top = commands.add_parser("top", help="look at a node, or at all nodes of a broker, in this terminal")
+    top.add_argument("--all", action="store_true", help="begin with the table of all nodes")
+    top.set_defaults(command=_top)
+
     shown = commands.add_parser("schema", help="print the JSON Schema of a payload, or of all")
     shown.add_argument("--asyncapi", action="store_true", help="all topics as an AsyncAPI 3.0 document")
     shown.add_argument("name", nargs="?", choices=SCHEMA_NAMES, metavar="NAME", help=", ".join(SCHEMA_NAMES))
@@ -520,6 +558,7 @@ def _parser() -> argparse.ArgumentParser:
         (record, "[-n N]"),
         (export, "[--from FILE] DIRECTORY"),
         (capture, "DIRECTORY"),
+        (top, "[--node N | --all]"),
         (reward, "KIND [--FIELD VALUE ...] [--to NODE]"),
     ):
         # Argparse would name a hundred options at each mistake.
