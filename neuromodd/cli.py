@@ -379,7 +379,7 @@ def _top(parsed: argparse.Namespace) -> int:
     from neuromodd.dashboard.top import look  # noqa: PLC0415
 
     settings = _load(parsed).settings
-    logs.configure(level="critical", form=settings.log.format)
+    logs.configure(level="error", form=settings.log.format)
     _run_loop(
         look(
             settings,

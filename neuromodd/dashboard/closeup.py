@@ -1,4 +1,4 @@
-"""One node, drawn: levels, surprise, spikes, measures, health and the time line, in as much room as there is."""
+"""One node, drawn in as much room as there is: levels, surprise, spikes, measures, health, time line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class CloseUp:
         """The page; more lines than `rows` only where it can't be made smaller."""
         if self._columns < TWO_COLUMNS:
             return self._in_one_column()
-        levels = list(self._levels(rows >= TALL))
+        levels = list(self._levels(tall=rows >= TALL))
         middle = self._middle()
         health = list(self._health())
         needed = len(levels) + len(middle) + len(health) + 1 + EVENTS_LEAST
@@ -121,7 +121,7 @@ class CloseUp:
                 counts[column] += 1
         return [sum_ / count if count else math.nan for sum_, count in zip(sums, counts, strict=True)]
 
-    def _levels(self, tall: bool) -> Iterator[Line]:
+    def _levels(self, *, tall: bool) -> Iterator[Line]:
         cells = [self._level(name, self._columns if tall else self._half) for name in LEVELS]
         if tall:
             yield from cells
@@ -219,7 +219,8 @@ class CloseUp:
             since_s = condition.checkpoint_age_s + self._now_s - condition.heard_s
             checkpoint = f"{age(since_s)} ago{dot}{condition.written} written"
         up = "" if condition.uptime_s is None else age(condition.uptime_s + self._now_s - condition.heard_s)
-        broker = f"MQTT {condition.protocol or '?'}{dot}{condition.waiting} waiting{dot}{condition.dropped} dropped"
+        box = f"{condition.waiting} waiting{dot}{condition.dropped} dropped"
+        broker = f"MQTT {condition.protocol or '?'}{dot}{box}"
         ticks = f"{condition.late} late{dot}{condition.missed} missed{dot}up {up or '?'}"
         yield self._pair(("broker", broker), ("checkpoint", checkpoint))
         yield self._pair(("sensors", dot.join(sensors)), ("ticks", ticks))

@@ -12,6 +12,14 @@ _MARKS = frozenset({"Mn", "Me", "Mc"})
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 
+_WHOLE = {"ratio": (100.0, "%"), "celsius": (1.0, "C")}
+_PREFIXED = {
+    "bytes": (1024.0, "B"),
+    "bytes_per_s": (1024.0, "B/s"),
+    "hz": (1000.0, "Hz"),
+    "per_s": (1000.0, "/s"),
+}
+
 
 class Glyphs(NamedTuple):
     """The characters to draw with.
@@ -96,16 +104,12 @@ def amount(value: float | None, unit: str, glyphs: Glyphs) -> tuple[str, str]:
     """A measure as three or four digits and its unit, with a prefix where it has one."""
     if value is None or math.isnan(value):
         return "-", ""
-    if unit == "ratio":
-        return f"{value * 100.0:.0f}", "%"
-    if unit == "celsius":
-        return f"{value:.0f}", f"{glyphs.degree}C"
-    if unit in ("bytes", "bytes_per_s"):
-        return _scaled(value, 1024.0, _BINARY, "B" if unit == "bytes" else "B/s")
-    if unit == "hz":
-        return _scaled(value, 1000.0, _PREFIXES, "Hz")
-    if unit == "per_s":
-        return _scaled(value, 1000.0, _PREFIXES, "/s")
+    if unit in _WHOLE:
+        factor, shown = _WHOLE[unit]
+        return f"{value * factor:.0f}", shown.replace("C", f"{glyphs.degree}C")
+    if unit in _PREFIXED:
+        base, shown = _PREFIXED[unit]
+        return _scaled(value, base, _PREFIXES if unit in ("hz", "per_s") else _BINARY, shown)
     return _digits(value), {"watts": "W", "volts": "V"}.get(unit, unit)
 
 

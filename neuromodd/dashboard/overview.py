@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neuromodd.dashboard.glyphs import Glyphs, age, fitted
+from neuromodd.dashboard.glyphs import age, fitted
 from neuromodd.dashboard.lines import Line, Piece, Style, clipped
 from neuromodd.dashboard.watch import Node
 
@@ -24,7 +24,7 @@ def head(columns: int) -> Line:
     return clipped((Piece(text, "bold"),), columns)
 
 
-def row(node: Node, glyphs: Glyphs, now_s: float, columns: int, *, selected: bool) -> Line:
+def row(node: Node, now_s: float, columns: int, *, selected: bool) -> Line:
     """One node; that of the selection also has a mark."""
     name, code, fails = _widths(columns)
     standing = node.standing(now_s)
@@ -52,7 +52,7 @@ def row(node: Node, glyphs: Glyphs, now_s: float, columns: int, *, selected: boo
 
 
 def table(
-    nodes: Sequence[Node], selected: str | None, glyphs: Glyphs, now_s: float, *, columns: int, rows: int
+    nodes: Sequence[Node], selected: str | None, now_s: float, *, columns: int, rows: int
 ) -> list[Line]:
     """The table, scrolled so that the selection is seen."""
     names = [node.name for node in nodes]
@@ -62,7 +62,7 @@ def table(
     shown = nodes[first : first + room]
     return [
         head(columns),
-        *(row(node, glyphs, now_s, columns, selected=node.name == selected) for node in shown),
+        *(row(node, now_s, columns, selected=node.name == selected) for node in shown),
     ]
 
 

@@ -123,7 +123,7 @@ class View:
         if not nodes:
             return [overview.head(columns), (Piece("  no node has said anything yet", "dim"),)]
         selected = self._selection(now_s)
-        lines = overview.table(nodes, selected, self.glyphs, now_s, columns=columns, rows=rows - 2)
+        lines = overview.table(nodes, selected, now_s, columns=columns, rows=rows - 2)
         chosen = self.watch.nodes[selected] if selected is not None else nodes[0]
         failing = chosen.condition.failing if chosen.condition else ()
         said = "; ".join(failing) or "nothing fails"

@@ -18,7 +18,6 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from neuromodd.config import BrokerAddress, Settings
-from neuromodd.dashboard.closeup import CloseUp
 from neuromodd.dashboard.glyphs import ASCII, UNICODE, Glyphs
 from neuromodd.dashboard.lines import Line, Piece, Style
 from neuromodd.dashboard.listener import ANY, Connection, Listener
@@ -77,7 +76,7 @@ SIXTEEN: dict[Style, str] = {
     "spikes": "bold",
     "measure": "blue",
 }
-"""Where there are 16, on whatever background the terminal has; and, without the colours, where there are none."""
+"""Where there are 16, on whatever ground the terminal has; without the colours, where there are none."""
 
 
 class Canvas(Widget):

@@ -113,7 +113,7 @@ class Node:
         self._interval_s = 1.0
         self._newest: dict[str, object] = {}
         self._gaps_s: deque[float] = deque(maxlen=GAPS)
-        self._spiked: tuple[object, list[float]] | None = None
+        self._spiked: tuple[object, list[float | None]] | None = None
 
     @property
     def interval_s(self) -> float:
