@@ -10,13 +10,14 @@ from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.dashboard import measures
 from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted
 from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
-from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, Happening, Node, columns
+from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, WELL, Happening, Node, columns
 
 TWO_COLUMNS = 72
 """Narrower, all is in one column, and is scrolled."""
 
 TALL = 27
 LABEL = 14
+SHORT_LABEL = 12
 SPAN_S = 120.0
 """What the sparklines show, whatever their width: a character may stand for several ticks."""
 
@@ -32,6 +33,7 @@ _STYLES: dict[str, Style] = {
     "acetylcholine": "acetylcholine",
     "tempo": "tempo",
 }
+_DRIVE_LABELS = tuple(name if name == "instability" else f"{name} drive" for name in DRIVES)
 _SCALES = {"celsius": (20.0, 100.0), "ratio": (0.0, 1.0)}
 _KINDS: dict[str, Style] = {"reward": "dopamine", "fault": "bad", "well": "good"}
 
@@ -166,22 +168,23 @@ class CloseUp:
                 Piece(self._glyphs.spark(history, 0.0, top), "surprise"),
             )
         if absent := [name.replace("_", " ") for name in CHANNELS if name not in present]:
-            yield (Piece(fitted(f"not measured: {', '.join(absent)}", self._half), "dim"),)
+            said = f"no {', '.join(absent)}" if present else "nothing measured yet"
+            yield (Piece(fitted(said, self._half), "dim"),)
 
     def _raster(self) -> Iterator[Line]:
         lif, bank = self._node.neurons
         known = min(lif, LIF_SHOWN) + min(bank, BANK_SHOWN)
         of_all = f" of {lif + bank}" if lif + bank > known else ""
-        width = max(self._half - LABEL - 1, 0)
+        width = max(self._half - SHORT_LABEL - 1, 0)
         span = age(width * self._node.interval_s)
         yield heading("spikes", self._glyphs, self._half, (), f"{known}{of_all} neurons, {span}")
         rows = self._states[-width:] if width else []
-        for kind, names in (("lif", CHANNELS), ("bank", DRIVES)):
+        for kind, names in (("lif", CHANNELS), ("bank", _DRIVE_LABELS)):
             for neuron, name in enumerate(names):
                 place = _PLACES[f"{kind}.{neuron}"]
                 drawn = self._glyphs.spikes([row[place] for row in rows], FULL_RATE)
                 yield (
-                    Piece(fitted(name.replace("_", " "), LABEL), "plain" if kind == "lif" else "dim"),
+                    Piece(fitted(name.replace("_", " "), SHORT_LABEL), "plain" if kind == "lif" else "dim"),
                     Piece(f" {drawn:>{width}}", "spikes"),
                 )
 
@@ -210,25 +213,24 @@ class CloseUp:
     def _health(self) -> Iterator[Line]:
         condition = self._node.condition
         if condition is None:
-            yield (Piece("health        "), Piece("nothing heard yet", "dim"))
+            yield (Piece("health      "), Piece("nothing heard yet", "dim"))
             return
-        dot = f" {self._glyphs.dot} "
         sensors = [f"{count} {state}" for state, count in condition.sensors.items() if count or state == "ok"]
-        checkpoint = "none yet"
-        if condition.checkpoint_age_s is not None:
-            since_s = condition.checkpoint_age_s + self._now_s - condition.heard_s
-            checkpoint = f"{age(since_s)} ago{dot}{condition.written} written"
-        up = "" if condition.uptime_s is None else age(condition.uptime_s + self._now_s - condition.heard_s)
-        box = f"{condition.waiting} waiting{dot}{condition.dropped} dropped"
-        broker = f"MQTT {condition.protocol or '?'}{dot}{box}"
-        ticks = f"{condition.late} late{dot}{condition.missed} missed{dot}up {up or '?'}"
+        since_s = condition.checkpoint_s(self._now_s)
+        checkpoint = "none yet" if since_s is None else f"{age(since_s)} ago, {condition.written} written"
+        dropped = f", {condition.dropped} dropped" if condition.dropped else ""
+        broker = f"MQTT {condition.protocol or '?'}, {condition.waiting} waiting{dropped}"
+        ticks = f"{condition.late} late, {condition.missed} missed"
         yield self._pair(("broker", broker), ("checkpoint", checkpoint))
-        yield self._pair(("sensors", dot.join(sensors)), ("ticks", ticks))
+        yield self._pair(("sensors", ", ".join(sensors)), ("ticks", ticks))
         for failing in condition.failing[:EVENTS_LEAST]:
-            yield (Piece(fitted("fails", LABEL), "bad"), Piece(fitted(failing, self._columns - LABEL)))
+            yield (
+                Piece(fitted("fails", SHORT_LABEL), "bad"),
+                Piece(fitted(failing, self._columns - SHORT_LABEL)),
+            )
 
     def _pair(self, *cells: tuple[str, str]) -> Line:
-        left, right = ((Piece(fitted(name, LABEL)), Piece(what, "dim")) for name, what in cells)
+        left, right = ((Piece(fitted(name, SHORT_LABEL)), Piece(what, "dim")) for name, what in cells)
         return beside(left, right, self._columns)
 
     def _events(self, count: int) -> Iterator[Line]:
@@ -236,7 +238,7 @@ class CloseUp:
         value: Line = ()
         note = ""
         if fault is not None:
-            style: Style = "good" if fault.code == "STATUS_OK" else "warn" if "WARN" in fault.code else "bad"
+            style: Style = "good" if fault.code == WELL else "warn" if "WARN" in fault.code else "bad"
             value = (Piece(fault.code, style), Piece(f" {fault.name}", "dim"))
             note = f"since {fault.since_utc} UTC" if fault.since_utc else ""
         yield heading("faults and rewards", self._glyphs, self._columns, value, note)

@@ -62,6 +62,14 @@ class Condition(NamedTuple):
             failing=tuple(_failing(values)),
         )
 
+    def up_s(self, now_s: float) -> float | None:
+        """How long the daemon has been running."""
+        return None if self.uptime_s is None else self.uptime_s + now_s - self.heard_s
+
+    def checkpoint_s(self, now_s: float) -> float | None:
+        """How old its newest checkpoint may be: it says so only now and then."""
+        return None if self.checkpoint_age_s is None else self.checkpoint_age_s + now_s - self.heard_s
+
 
 def _failing(values: Mapping[str, Any]) -> Iterator[str]:
     for place, name in (

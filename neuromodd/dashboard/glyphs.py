@@ -29,7 +29,6 @@ class Glyphs(NamedTuple):
         full: the filled part of a bar.
         empty: the rest of it.
         rule: a thin line.
-        dot: between two things on a line.
         degree: before the C of a temperature.
         plain: whether nothing but ASCII may be written.
     """
@@ -38,7 +37,6 @@ class Glyphs(NamedTuple):
     full: str
     empty: str
     rule: str
-    dot: str
     degree: str
     plain: bool
 
@@ -71,8 +69,8 @@ class Glyphs(NamedTuple):
         return self.full * filled + self.empty * (width - filled)
 
 
-UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "─", "─", "·", "°", plain=False)
-ASCII = Glyphs("_.-:=+*#", "#", ".", "-", "-", "", plain=True)
+UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "─", "─", "°", plain=False)
+ASCII = Glyphs("_.-:=+*#", "#", ".", "-", "", plain=True)
 
 
 def cleaned(text: str, limit: int) -> str:

@@ -6,49 +6,55 @@ from collections.abc import Sequence
 
 from neuromodd.dashboard.glyphs import age, fitted
 from neuromodd.dashboard.lines import Line, Piece, Style, clipped
-from neuromodd.dashboard.watch import Node
+from neuromodd.dashboard.watch import WELL, Node
 
 STANDINGS: dict[str, Style] = {"online": "good", "stale": "warn", "offline": "bad", "silent": "dim"}
 NAME_LEAST = 12
 NAME_MOST = 32
-CODE = 16
-FIXED = 2 + 8 + 7 * 4 + 7 + 8
-"""Columns of all but the name, the code and what fails."""
+FIXED = 2 + 8 + 4 * 7 + 7 + 6 + 2
+"""Columns of all but the name, and what is wrong."""
+
+FRESH_S = 2.0
 
 
 def head(columns: int) -> Line:
     """The titles of the columns."""
-    name, code, fails = _widths(columns)
     titles = "".join(f"{title:>7}" for title in ("stress", "dopam", "acetyl", "tempo", "surpr"))
-    text = f"  {'node':<{name}}{'status':<8}{titles}{'age':>7}  {'fault':<{code}}{'fails' if fails else ''}"
+    text = f"  {'node':<{_name_width(columns)}}{'status':<8}{titles}{'age':>6}  fault, what fails"
     return clipped((Piece(text, "bold"),), columns)
 
 
 def row(node: Node, now_s: float, columns: int, *, selected: bool) -> Line:
     """One node; that of the selection also has a mark."""
-    name, code, fails = _widths(columns)
     standing = node.standing(now_s)
     dim: Style | None = None if standing == "online" else "dim"
-    fault = node.fault.code if node.fault else "-"
-    failing = node.condition.failing if node.condition else ()
-    calm = fault in ("STATUS_OK", "-")
+    name = _name_width(columns)
+    wrong = ails(node)
     pieces: Line = (
         Piece("> " if selected else "  ", "bold"),
-        Piece(fitted(node.name, name - 1) + " ", "bold" if dim is None else "dim"),
+        Piece(fitted(node.name, name - 1) + " ", dim or "bold"),
         Piece(f"{standing:<8}", STANDINGS[standing]),
         _level(node, "cortisol", dim or "cortisol"),
         _level(node, "dopamine", dim or "dopamine"),
         _level(node, "acetylcholine", dim or "acetylcholine"),
         _level(node, "tempo", dim or "tempo"),
         Piece("      -" if node.surprise is None else f"{node.surprise:>7.3f}", dim or "surprise"),
-        Piece(f"{_age(node, now_s):>7}  ", dim or "plain"),
-        Piece(
-            fitted(fault, code - 1) + " ", dim or ("dim" if calm else "warn" if "WARN" in fault else "bad")
-        ),
-        Piece(fitted("; ".join(failing), fails) if failing else "", dim or "bad"),
+        Piece(f"{_age(node, now_s):>6}  ", dim or "plain"),
+        *(wrong if dim is None else tuple(piece._replace(style=dim) for piece in wrong)),
     )
     line = clipped(pieces, columns)
     return tuple(piece._replace(style="selected") for piece in line) if selected else line
+
+
+def ails(node: Node) -> Line:
+    """The fault that holds, and what fails; that all is well only where nothing fails."""
+    code = node.fault.code if node.fault else ""
+    failing = node.condition.failing if node.condition else ()
+    pieces: list[Piece] = []
+    if code and (code != WELL or not failing):
+        pieces.append(Piece(code, "dim" if code == WELL else "warn" if code.startswith("WARN") else "bad"))
+    pieces += [Piece(f"{', ' if pieces else ''}{'; '.join(failing)}", "bad")] if failing else []
+    return tuple(pieces) or (Piece("-", "dim"),)
 
 
 def table(
@@ -66,14 +72,8 @@ def table(
     ]
 
 
-def _widths(columns: int) -> tuple[int, int, int]:
-    """Columns of the name, of the fault's code, and of what fails."""
-    left = columns - FIXED
-    name = min(
-        max(left - CODE - 1, NAME_LEAST), NAME_LEAST + max(left - CODE - NAME_LEAST, 0) // 3, NAME_MOST
-    )
-    code = min(max(left - name, 0), CODE + 1)
-    return name, max(code, 1), max(left - name - code, 0)
+def _name_width(columns: int) -> int:
+    return min(max((columns - FIXED) // 2, NAME_LEAST), NAME_MOST)
 
 
 def _level(node: Node, name: str, style: Style) -> Piece:
@@ -83,6 +83,7 @@ def _level(node: Node, name: str, style: Style) -> Piece:
 
 def _age(node: Node, now_s: float) -> str:
     if node.state_s is not None:
-        return age(now_s - node.state_s)
+        since_s = now_s - node.state_s
+        return "now" if since_s < FRESH_S else age(since_s)
     # Kept by the broker, it is older than what we know.
     return f">{age(now_s - node.first_s)}" if node.states else "-"

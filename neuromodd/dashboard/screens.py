@@ -11,27 +11,29 @@ from neuromodd.dashboard.lines import BLANK, Line, Piece, apart, clipped
 from neuromodd.dashboard.listener import Connection
 from neuromodd.dashboard.watch import Node, Watch
 
+MARGIN = 1
 WAIT_S = 3.0
 """After so long without a word a node is said to be silent."""
 
 HELP = """\
- q, Ctrl-C    quit
- ?            this help, and back
- a            the table of all nodes on the broker
- Enter        look at the selected node
- Escape       back to the table
- arrows       select a node; scroll, where not all has room (PgUp, PgDn, Home, End too)
+q, Ctrl-C   quit
+?           this help, and back
+a, Escape   the table of all nodes on the broker
+Enter       look at the selected node
+arrows      select a node, or scroll what has no room; also PgUp, PgDn, Home, End
 
- stress       cortisol, 0 to 1: heat, power, and what was switched
- dopamine     reward for work, 0 to 1; acetylcholine: focus, 0 to 1; tempo: 0 to 2
- surprise     how far each channel is from what was expected
- spikes       a column a tick, the higher the more; above the inputs, below the drives
- sparklines   the last two minutes, the newest on the right
- stale        no state for three intervals and two seconds, by our clock
- offline      the broker says that the daemon has left
+dopamine    reward for work, 0 to 1         cortisol   stress, 0 to 1
+acetylch.   focus, 0 to 1                   tempo      pace, 0 to 2
+surprise    how far a channel is from what was expected of it, 0 to 1
+spikes      a column a tick, the higher the more; inputs first, then drives
+sparklines  the last two minutes, the newest on the right
 
- The weights are not on MQTT: the page of `web.enabled` shows them.
- Times of day are UTC, as the nodes say them.
+stale       no state for three intervals and two seconds, by our clock
+offline     the broker says that the daemon has left
+silent      the broker knows nothing of such a node
+
+Times of day are UTC, as the nodes say them. The weights are not on MQTT:
+the page shows them (web.enabled).
 """
 
 Key = Literal["help", "all", "enter", "back"]
@@ -90,7 +92,8 @@ class View:
             self._since_s = now_s
         notes = [clipped((Piece(note, "bad"),), columns) for note in self._notes(connection, now_s)]
         room = max(rows - 2 - len(notes), 0)
-        body = self._body(now_s, columns, room)
+        inner = max(columns - 2 * MARGIN, 1)
+        body = [(Piece(" " * MARGIN), *line) for line in self._body(now_s, inner, room)]
         self._overflow = max(len(body) - room, 0)
         self._scrolled = min(self._scrolled, self._overflow)
         shown = body[self._scrolled : self._scrolled + room]
@@ -121,17 +124,12 @@ class View:
     def _table(self, now_s: float, columns: int, rows: int) -> list[Line]:
         nodes = self.watch.sorted(now_s)
         if not nodes:
-            return [overview.head(columns), (Piece("  no node has said anything yet", "dim"),)]
+            return [overview.head(columns), (Piece("no node has said anything yet", "dim"),)]
         selected = self._selection(now_s)
         lines = overview.table(nodes, selected, now_s, columns=columns, rows=rows - 2)
         chosen = self.watch.nodes[selected] if selected is not None else nodes[0]
-        failing = chosen.condition.failing if chosen.condition else ()
-        said = "; ".join(failing) or "nothing fails"
         lines += [BLANK] * (rows - 1 - len(lines))
-        return [
-            *lines,
-            clipped((Piece(f"  {chosen.name}: "), Piece(said, "bad" if failing else "dim")), columns),
-        ]
+        return [*lines, clipped((Piece(f"{chosen.name}: "), *overview.ails(chosen)), columns)]
 
     def _notes(self, connection: Connection, now_s: float) -> list[str]:
         if connection.error:
@@ -176,6 +174,8 @@ class View:
             return (Piece(self.node, "bar"), Piece("  silent", "bar-dim"))
         standing = node.standing(now_s)
         flags = f"  {' '.join(node.flags)}" if node.flags and standing == "online" else ""
+        up = node.condition.up_s(now_s) if node.condition and standing == "online" else None
+        flags = f"{flags}  up {age(up)}" if up is not None else flags
         state: Line = (Piece(f"  {standing}", "bar-good" if standing == "online" else "bar-bad"),)
         return (Piece(node.name, "bar"), *state, Piece(flags, "bar-dim"))
 

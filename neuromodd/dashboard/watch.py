@@ -31,6 +31,9 @@ FORGET_S = 60.0
 LONGEST_INTERVAL_S = 3600.0
 EVIDENCE_LIMIT = 8
 
+WELL = "STATUS_OK"
+"""The code that says that nothing is wrong."""
+
 LEVELS = ("dopamine", "cortisol", "acetylcholine", "tempo")
 LIF_SHOWN = len(CHANNELS)
 BANK_SHOWN = len(DRIVES)
@@ -334,7 +337,7 @@ def _fault(values: Mapping[str, Any]) -> Fault:
 
 def _fault_happening(fault: Fault) -> Happening:
     sure = "" if fault.confidence is None or not fault.evidence else f"{fault.confidence:.0%} sure: "
-    kind = "well" if fault.code == "STATUS_OK" else "fault"
+    kind = "well" if fault.code == WELL else "fault"
     return Happening(
         fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip()
     )
