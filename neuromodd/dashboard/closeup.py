@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard import measures
-from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted
+from neuromodd.dashboard import lines, measures
+from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted, wrapped
 from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
 from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, WELL, Happening, Node, columns
 
@@ -26,6 +26,8 @@ FULL_RATE = 0.2
 
 SURPRISE_TOPS = (0.05, 0.1, 0.2, 0.5, 1.0)
 EVENTS_LEAST = 3
+EVENT_LINES = 4
+INDENT = 18
 _PLACES = {name: place for place, name in enumerate(columns())}
 _STYLES: dict[str, Style] = {
     "dopamine": "dopamine",
@@ -242,19 +244,20 @@ class CloseUp:
             value = (Piece(fault.code, style), Piece(f" {fault.name}", "dim"))
             note = f"since {fault.since_utc} UTC" if fault.since_utc else ""
         yield heading("faults and rewards", self._glyphs, self._columns, value, note)
-        newest = list(self._node.events)[-count:][::-1] if count > 0 else []
-        for happening in newest:
-            yield self._event(happening)
-        for _ in range(count - len(newest)):
-            yield BLANK
+        told = (line for happening in reversed(self._node.events) for line in self._event(happening))
+        shown = list(islice(told, max(count, 0)))
+        yield from shown
+        yield from [BLANK] * (count - len(shown))
 
-    def _event(self, happening: Happening) -> Line:
-        return clipped(
-            (
-                Piece(f"{happening.time_utc:<8}  ", "dim"),
-                Piece(f"{'fault' if happening.kind == 'well' else happening.kind:<7} "),
-                Piece(f"{happening.name} ", _KINDS[happening.kind]),
-                Piece(happening.text, "dim"),
-            ),
-            self._columns,
+    def _event(self, happening: Happening) -> Iterator[Line]:
+        """What happened, on as many lines as it takes to tell the evidence."""
+        begin: Line = (
+            Piece(f"{happening.time_utc:<8}  ", "dim"),
+            Piece(f"{'fault' if happening.kind == 'well' else happening.kind:<7} "),
+            Piece(f"{happening.name}  ", _KINDS[happening.kind]),
         )
+        room = self._columns - lines.width(begin)
+        first, *rest = wrapped(happening.text, room, self._columns - INDENT)
+        yield clipped((*begin, Piece(first, "dim")), self._columns)
+        for text in rest[: EVENT_LINES - 1]:
+            yield clipped((Piece(" " * INDENT), Piece(text, "dim")), self._columns)

@@ -98,6 +98,18 @@ def fitted(text: str, width: int) -> str:
     return kept + " " * (width - width_of(kept))
 
 
+def wrapped(text: str, first: int, others: int) -> list[str]:
+    """The text broken between words into lines, the first of which may have less room."""
+    lines: list[str] = [""]
+    for word in text.split(" "):
+        room = (first if len(lines) == 1 else others) - width_of(lines[-1]) - bool(lines[-1])
+        if width_of(word) <= room or not (lines[-1] or len(lines) == 1):
+            lines[-1] += f"{' ' if lines[-1] else ''}{word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def amount(value: float | None, unit: str, glyphs: Glyphs) -> tuple[str, str]:
     """A measure as three or four digits and its unit, with a prefix where it has one."""
     if value is None or math.isnan(value):

@@ -20,7 +20,7 @@ FRESH_S = 2.0
 def head(columns: int) -> Line:
     """The titles of the columns."""
     titles = "".join(f"{title:>7}" for title in ("stress", "dopam", "acetyl", "tempo", "surpr"))
-    text = f"  {'node':<{_name_width(columns)}}{'status':<8}{titles}{'age':>6}  fault, what fails"
+    text = f"  {'node':<{_name_width(columns)}}{'status':<8}{titles}{'age':>6}  fault, fails"
     return clipped((Piece(text, "bold"),), columns)
 
 

@@ -150,7 +150,7 @@ class View:
                 if node.state_s is None
                 else f"no state for {age(now_s - node.state_s)}"
             )
-            return [f" {standing}: {last}; what is shown is of before"]
+            return [f" {standing}: {last}; what is shown is older"]
         return []
 
     def _bar(self, connection: Connection, now_s: float, columns: int) -> Line:

@@ -25,6 +25,10 @@ HISTORY_LIMIT = 600
 
 EVENTS_LIMIT = 64
 GAPS = 5
+HIGHEST = 2.0
+"""Of tempo; all other levels end at 1."""
+
+SHORTEST_INTERVAL_S = 0.01
 FORGET_S = 60.0
 """Where there are too many nodes, one that was silent for so long gives way to a new one."""
 
@@ -162,7 +166,7 @@ class Node:
         elif name == "info":
             self.version = text(values.get("version"), 20)
             told_s = number(values, "interval_s")
-            self._interval_s = told_s if told_s is not None and told_s > 0.0 else 1.0
+            self._interval_s = max(told_s, SHORTEST_INTERVAL_S) if told_s is not None else 1.0
         elif name == "reward":
             self._note(_reward(values), values)
         elif name == "fault":
@@ -177,13 +181,13 @@ class Node:
         return True
 
     def _take_state(self, values: Mapping[str, Any], now_s: float, *, retained: bool) -> None:
-        levels = {name: number(values, "modulators", name) for name in LEVELS}
+        levels = {name: _level(values, "modulators", name) for name in LEVELS}
         self.levels = {name: value for name, value in levels.items() if value is not None}
         flags = values.get("flags")
         known = ("stress", "reward", "focus")
         self.flags = tuple(name for name in known if isinstance(flags, dict) and flags.get(name) is True)
-        self.surprise = number(values, "surprise", "total")
-        channels = [number(values, "surprise", "channels", name) for name in CHANNELS]
+        self.surprise = _level(values, "surprise", "total")
+        channels = [_level(values, "surprise", "channels", name) for name in CHANNELS]
         lif, bank = _numbers(values, "rates", "lif"), _numbers(values, "rates", "izhikevich")
         self.neurons = (len(lif), len(bank))
         rates = _padded(lif, LIF_SHOWN) + _padded(bank, BANK_SHOWN)
@@ -286,6 +290,12 @@ def _numbers(values: object, *path: str) -> list[float | None]:
     for key in path:
         values = values.get(key) if isinstance(values, dict) else None
     return [number(value) for value in values] if isinstance(values, list) else []
+
+
+def _level(values: object, *path: str) -> float | None:
+    """A level; what no level can be is none."""
+    found = number(values, *path)
+    return found if found is not None and 0.0 <= found <= HIGHEST else None
 
 
 def _padded(values: Sequence[float | None], count: int) -> list[float | None]:
