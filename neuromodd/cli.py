@@ -370,6 +370,9 @@ def _fpga(parsed: argparse.Namespace) -> int:
 
 
 def _top(parsed: argparse.Namespace) -> int:
+    if parsed.all and vars(parsed)["node"] is not None:
+        _complain("top: --node or --all, not both")
+        return EXIT_CONFIGURATION
     if importlib.util.find_spec("textual") is None:
         raise MissingExtraError("top", "tui")
     # Textual reads the first and draws on the third.

@@ -61,7 +61,7 @@ class CloseUp:
     def lines(self, rows: int) -> list[Line]:
         """The page; more lines than `rows` only where it can't be made smaller."""
         if self._columns < TWO_COLUMNS:
-            return self._in_one_column()
+            return [clipped(line, self._columns) for line in self._in_one_column()]
         levels = list(self._levels(tall=rows >= TALL))
         middle = self._middle()
         health = list(self._health())
