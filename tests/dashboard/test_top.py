@@ -17,6 +17,7 @@ import termios
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,8 +78,7 @@ async def test_the_table_has_the_most_stressed_first_and_follows_them() -> None:
     scene = Scene()
     scene.stress(a=0.1, b=0.5)
     async with scene.shown() as pilot:
-        rows = await scene.rows(pilot)
-        assert [row.split()[-9] for row in rows[2:4]] == ["b", "a"] or "b " in rows[2]
+        assert " b " in (await scene.rows(pilot))[2]
         scene.stress(a=0.9, b=0.5)
         assert " a " in (await scene.rows(pilot))[2]
 
@@ -199,7 +199,7 @@ async def test_foreign_texts_are_neither_obeyed_nor_taken_for_markup() -> None:
     scene.stress(lab=0.1)
     text = "\x1b[2J\u202e[bold red]x[/]\x9b31m[@click=app.quit]"
     scene.hear("lab/reward", {"id": "1", "kind": "SourceSwitch", "current": text})
-    async with scene.shown() as pilot:
+    async with scene.shown((120, 24)) as pilot:
         drawn = "\n".join(await scene.rows(pilot))
     assert "current ?[2J?[bold red]x[/]?31m[@click=app.quit]" in drawn
     assert "\x1b" not in drawn
@@ -263,7 +263,7 @@ async def test_it_ends_when_it_is_asked_to(key: str) -> None:
     async with scene.shown() as pilot:
         await pilot.press(key)
         await pilot.pause()
-        assert not scene.app.is_running or scene.app._exit
+        assert scene.app._exit
 
 
 class Terminal:
@@ -396,16 +396,13 @@ def test_one_node_and_all_of_them_exclude_each_other(terminal: Callable[..., Ter
     assert "--node or --all" in top.text
 
 
-def test_without_the_extra_the_remedy_is_told(terminal: Callable[..., Terminal], tmp_path: Any) -> None:
+def test_without_the_extra_the_remedy_is_told(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class No:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'textual':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, No())\n"
+        "import importlib.util as util\n"
+        "real = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name == 'textual' else real(name, *more)\n"
     )
-    top = terminal("top", "--all", PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    top = terminal("top", "--all", PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
     assert top.end() == 2
     assert "pip install 'neuromodd[tui]'" in top.text
 
@@ -413,6 +410,6 @@ def test_without_the_extra_the_remedy_is_told(terminal: Callable[..., Terminal],
 def test_other_commands_do_not_import_it() -> None:
     code = (
         "import sys, neuromodd.cli, neuromodd.daemon, neuromodd.reporter, neuromodd.dashboard.screens\n"
-        "sys.exit(bool({'textual', 'rich'} & set(sys.modules)))"
+        "sys.exit('textual' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

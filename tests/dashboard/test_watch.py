@@ -38,7 +38,7 @@ class Ears:
         self.watch = Watch("neuromodd")
         self.now_s = 100.0
 
-    def hear(self, topic: str, payload: bytes | None | dict[str, Any], *, retained: bool = False) -> None:
+    def hear(self, topic: str, payload: bytes | dict[str, Any] | None, *, retained: bool = False) -> None:
         data = json.dumps(payload).encode() if isinstance(payload, dict) else payload
         self.watch.take(f"neuromodd/{topic}", data, self.now_s, retained=retained)
 
