@@ -15,7 +15,9 @@ from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, WELL, Happe
 TWO_COLUMNS = 72
 """Narrower, all is in one column, and is scrolled."""
 
-TALL = 27
+TALL = 29
+"""From so many rows on there is room for longer histories, and for air."""
+
 LABEL = 14
 SHORT_LABEL = 12
 SPAN_S = 120.0
@@ -25,7 +27,9 @@ FULL_RATE = 0.2
 """Spikes a step that are drawn as high as it goes: four in a tick of twenty steps."""
 
 SURPRISE_TOPS = (0.05, 0.1, 0.2, 0.5, 1.0)
-EVENTS_LEAST = 3
+EVENTS_LEAST = 1
+EVENTS_SCROLLED = 9
+FAILING_SHOWN = 3
 EVENT_LINES = 4
 INDENT = 18
 _PLACES = {name: place for place, name in enumerate(columns())}
@@ -62,22 +66,20 @@ class CloseUp:
         """The page; more lines than `rows` only where it can't be made smaller."""
         if self._columns < TWO_COLUMNS:
             return [clipped(line, self._columns) for line in self._in_one_column()]
-        levels = list(self._levels(tall=rows >= TALL))
-        middle = self._middle()
-        health = list(self._health())
-        needed = len(levels) + len(middle) + len(health) + 1 + EVENTS_LEAST
-        blanks = 3 if rows >= needed + 3 else 0
-        spare = max(rows - needed - blanks, 0)
-        more = self._measures(self._half)[self._fitting_measures() :]
-        shown = more[: 2 * ((spare + 1) // 2)]
-        half = math.ceil(len(shown) / 2)
-        extra = [
-            beside(left, right or BLANK, self._columns)
-            for left, right in zip_longest(shown[:half], shown[half:])
+        tall = rows >= TALL
+        gap = [BLANK] if tall else []
+        right = list(self._raster())
+        if tall:
+            right += [BLANK, heading("health", self._glyphs, self._half), *self._health(self._half)]
+        left = list(self._surprise())
+        left.append(heading("telemetry", self._glyphs, self._half))
+        left += self._measures(self._half)[: max(len(right) - len(left), 0)]
+        both = [
+            beside(one or BLANK, other or BLANK, self._columns) for one, other in zip_longest(left, right)
         ]
-        gap = [BLANK] if blanks else []
-        events = list(self._events(rows - needed - blanks - len(extra) + EVENTS_LEAST))
-        return [*levels, *gap, *middle, *extra, *gap, *health, *gap, *events]
+        health = [] if tall else list(self._health(self._columns))
+        page = [*self._levels(tall=tall), *gap, *both, *gap, *health, *self._failing()]
+        return [*page, *self._events(max(rows - len(page) - 1, EVENTS_LEAST))]
 
     def _in_one_column(self) -> list[Line]:
         return [
@@ -86,24 +88,10 @@ class CloseUp:
             *self._raster(),
             heading("telemetry", self._glyphs, self._columns),
             *self._measures(self._columns),
-            *self._health(),
-            *self._events(EVENTS_LEAST * 3),
+            *self._health(self._columns),
+            *self._failing(),
+            *self._events(EVENTS_SCROLLED),
         ]
-
-    def _middle(self) -> list[Line]:
-        """Surprise and measures on the left, spikes on the right."""
-        right = list(self._raster())
-        left = [
-            *self._surprise(),
-            heading("telemetry", self._glyphs, self._half),
-            *self._measures(self._half)[: self._fitting_measures()],
-        ]
-        return [
-            beside(one or BLANK, other or BLANK, self._columns) for one, other in zip_longest(left, right)
-        ]
-
-    def _fitting_measures(self) -> int:
-        return max(LIF_SHOWN + BANK_SHOWN - len(list(self._surprise())), 0)
 
     def _history(self, name: str, width: int) -> list[float]:
         """The means of so many spans up to now; not a number where nothing was measured."""
@@ -111,11 +99,10 @@ class CloseUp:
         return self._spans([row[place] for row in self._states], self._node.taken, width)
 
     def _spans(self, values: Sequence[float], taken: int, width: int) -> list[float]:
-        per = max(math.ceil(SPAN_S / self._node.interval_s / width), 1) if width > 0 else 1
+        per = self._ticks_a_span(width)
         # Spans begin where their number says: what is drawn of the past does not change with each tick.
         last = taken // per
-        sums = [0.0] * width
-        counts = [0] * width
+        sums, counts = [0.0] * width, [0] * width
         for back, value in enumerate(reversed(values)):
             column = width - 1 - (last - (taken - back) // per)
             if column < 0:
@@ -124,6 +111,9 @@ class CloseUp:
                 sums[column] += value
                 counts[column] += 1
         return [sum_ / count if count else math.nan for sum_, count in zip(sums, counts, strict=True)]
+
+    def _ticks_a_span(self, width: int) -> int:
+        return max(math.ceil(SPAN_S / self._node.interval_s / max(width, 1)), 1)
 
     def _levels(self, *, tall: bool) -> Iterator[Line]:
         cells = [self._level(name, self._columns if tall else self._half) for name in LEVELS]
@@ -160,7 +150,8 @@ class CloseUp:
             (value for of in present.values() for value in of if not math.isnan(value)), default=0.0
         )
         top = next((top for top in SURPRISE_TOPS if highest <= top), SURPRISE_TOPS[-1])
-        yield heading("surprise", self._glyphs, self._half, value, f"2 min, 0 to {top:g}")
+        span = age(width * self._ticks_a_span(width) * self._node.interval_s)
+        yield heading("surprise", self._glyphs, self._half, value, f"{span}, 0 to {top:g}")
         for name, history in present.items():
             newest = self._states[-1][_PLACES[f"surprise.{name}"]]
             shown = "-" if math.isnan(newest) else f"{newest:.3f}"
@@ -212,7 +203,7 @@ class CloseUp:
             Piece(self._glyphs.spark(history, low, high), "measure"),
         )
 
-    def _health(self) -> Iterator[Line]:
+    def _health(self, columns: int) -> Iterator[Line]:
         condition = self._node.condition
         if condition is None:
             yield (Piece("health      "), Piece("nothing heard yet", "dim"))
@@ -221,19 +212,24 @@ class CloseUp:
         since_s = condition.checkpoint_s(self._now_s)
         checkpoint = "none yet" if since_s is None else f"{age(since_s)} ago, {condition.written} written"
         dropped = f", {condition.dropped} dropped" if condition.dropped else ""
-        broker = f"MQTT {condition.protocol or '?'}, {condition.waiting} waiting{dropped}"
-        ticks = f"{condition.late} late, {condition.missed} missed"
-        yield self._pair(("broker", broker), ("checkpoint", checkpoint))
-        yield self._pair(("sensors", ", ".join(sensors)), ("ticks", ticks))
-        for failing in condition.failing[:EVENTS_LEAST]:
-            yield (
-                Piece(fitted("fails", SHORT_LABEL), "bad"),
-                Piece(fitted(failing, self._columns - SHORT_LABEL)),
-            )
+        told = (
+            ("broker", f"MQTT {condition.protocol or '?'}, {condition.waiting} waiting{dropped}"),
+            ("sensors", ", ".join(sensors)),
+            ("checkpoint", checkpoint),
+            ("ticks", f"{condition.late} late, {condition.missed} missed"),
+        )
+        cells: list[Line] = [(Piece(fitted(name, SHORT_LABEL)), Piece(what, "dim")) for name, what in told]
+        if columns < TWO_COLUMNS:
+            yield from cells
+            return
+        for left, right in zip(cells[:2], cells[2:], strict=True):
+            yield beside(left, right, columns)
 
-    def _pair(self, *cells: tuple[str, str]) -> Line:
-        left, right = ((Piece(fitted(name, SHORT_LABEL)), Piece(what, "dim")) for name, what in cells)
-        return beside(left, right, self._columns)
+    def _failing(self) -> Iterator[Line]:
+        condition = self._node.condition
+        for failing in condition.failing[:FAILING_SHOWN] if condition else ():
+            what = fitted(failing, self._columns - SHORT_LABEL)
+            yield (Piece(fitted("fails", SHORT_LABEL), "bad"), Piece(what))
 
     def _events(self, count: int) -> Iterator[Line]:
         fault = self._node.fault

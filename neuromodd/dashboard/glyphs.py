@@ -25,7 +25,7 @@ class Glyphs(NamedTuple):
     """The characters to draw with.
 
     Attributes:
-        steps: from the lowest to the highest, for sparklines.
+        steps: from the lowest to the highest, for sparklines; none touches the line above.
         full: the filled part of a bar.
         empty: the rest of it.
         rule: a thin line.
@@ -69,7 +69,7 @@ class Glyphs(NamedTuple):
         return self.full * filled + self.empty * (width - filled)
 
 
-UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "─", "─", "°", plain=False)
+UNICODE = Glyphs("▁▂▃▄▅▆▇", "━", "─", "─", "°", plain=False)
 ASCII = Glyphs("_.-:=+*#", "#", ".", "-", "", plain=True)
 
 

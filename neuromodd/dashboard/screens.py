@@ -26,12 +26,13 @@ dopamine    reward for work, 0 to 1         cortisol   stress, 0 to 1
 acetylch.   focus, 0 to 1                   tempo      pace, 0 to 2
 surprise    how far a channel is from what was expected of it, 0 to 1
 spikes      a column a tick, the higher the more; inputs first, then drives
-sparklines  the last two minutes, the newest on the right
+sparklines  two minutes or some more, the newest on the right
+in the bar  stress: cortisol above 0.5; reward: dopamine above 0.6;
+            focus: acetylcholine above 0.7
 
 stale       no state for three intervals and two seconds, by our clock
 offline     the broker says that the daemon has left
 silent      the broker knows nothing of such a node
-
 Times of day are UTC, as the nodes say them. The weights are not on MQTT:
 the page shows them (web.enabled).
 """

@@ -274,12 +274,12 @@ def test_a_fitted_text_is_as_wide_as_it_is_told(text: str, width: int) -> None:
 
 
 def test_a_sparkline_goes_from_low_to_high_and_leaves_out_what_is_missing() -> None:
-    assert UNICODE.spark([0.0, 0.5, 1.0, float("nan"), 7.0], 0.0, 1.0) == "▁▅█ █"
+    assert UNICODE.spark([0.0, 0.5, 1.0, float("nan"), 7.0], 0.0, 1.0) == "▁▄▇ ▇"
     assert ASCII.spark([0.0, None, 1.0], 0.0, 1.0) == "_ #"
 
 
 def test_a_tick_without_spikes_is_blank_and_one_with_the_fewest_is_not() -> None:
-    assert UNICODE.spikes([0.0, 1e-6, 1.0], 0.2) == " ▂█"
+    assert UNICODE.spikes([0.0, 1e-6, 1.0], 0.2) == " ▂▇"
 
 
 @pytest.mark.parametrize(
