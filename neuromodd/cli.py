@@ -376,7 +376,8 @@ def _top(parsed: argparse.Namespace) -> int:
     if importlib.util.find_spec("textual") is None:
         raise MissingExtraError("top", "tui")
     # Textual reads the first and draws on the third.
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+    drawable = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    if not drawable or os.environ.get("TERM", "dumb") == "dumb":
         _complain("top: it needs a terminal to draw on; for other programs there is mosquitto_sub")
         return EXIT_CONFIGURATION
     # Textual takes a quarter of a second to import: the others are quicker without.

@@ -20,7 +20,7 @@ q, Ctrl-C   quit
 ?           this help, and back
 a, Escape   the table of all nodes on the broker
 Enter       look at the selected node
-arrows      select a node, or scroll what has no room; also PgUp, PgDn, Home, End
+arrows      select a node, or scroll what has no room; also PgUp and PgDn
 
 dopamine    reward for work, 0 to 1         cortisol   stress, 0 to 1
 acetylch.   focus, 0 to 1                   tempo      pace, 0 to 2
@@ -52,7 +52,7 @@ class View:
     Attributes:
         node: that is looked at; None in the table.
         of_all: whether all nodes are of interest.
-        selected: the name of the node with the mark in the table.
+        selected: the node that somebody moved the mark to, in the table.
     """
 
     def __init__(self, watch: Watch, glyphs: Glyphs, *, node: str | None, given: bool) -> None:
@@ -60,7 +60,7 @@ class View:
         self.glyphs = glyphs
         self.node = node
         self.of_all = node is None
-        self.selected = node
+        self.selected: str | None = None
         self._given = given
         self._help = False
         self._scrolled = 0
@@ -84,7 +84,7 @@ class View:
             return
         names = [node.name for node in self.watch.sorted(now_s)]
         if names:
-            at = names.index(self.selected) if self.selected in names else 0
+            at = names.index(self._selection(now_s) or names[0])
             self.selected = names[min(max(at + by, 0), len(names) - 1)]
 
     def lines(self, connection: Connection, now_s: float, columns: int, rows: int) -> list[Line]:
@@ -109,10 +109,11 @@ class View:
         self._since_s = now_s
 
     def _selection(self, now_s: float) -> str | None:
-        if self.selected not in self.watch.nodes:
-            first = next(iter(self.watch.sorted(now_s)), None)
-            self.selected = None if first is None else first.name
-        return self.selected
+        """The node with the mark: until somebody moves it, the most stressed, whoever that is."""
+        if self.selected in self.watch.nodes:
+            return self.selected
+        first = next(iter(self.watch.sorted(now_s)), None)
+        return None if first is None else first.name
 
     def _body(self, now_s: float, columns: int, rows: int) -> list[Line]:
         if self._help:

@@ -95,6 +95,26 @@ async def test_the_selection_stays_on_its_node_when_the_order_changes() -> None:
         assert rows[2].startswith(" > c ")
 
 
+async def test_until_it_is_moved_the_mark_is_on_the_most_stressed() -> None:
+    scene = Scene()
+    scene.stress(a=0.1, b=0.5)
+    async with scene.shown() as pilot:
+        assert (await scene.rows(pilot))[2].startswith(" > b ")
+        scene.stress(a=0.9, b=0.5)
+        assert (await scene.rows(pilot))[2].startswith(" > a ")
+
+
+async def test_the_table_scrolls_with_the_selection() -> None:
+    scene = Scene()
+    scene.stress(**{f"n{number:02}": 0.0 for number in range(40)})
+    async with scene.shown() as pilot:
+        await pilot.press("end")
+        rows = await scene.rows(pilot)
+        assert any(row.startswith(" > n39 ") for row in rows)
+        await pilot.press("home")
+        assert (await scene.rows(pilot))[2].startswith(" > n00 ")
+
+
 async def test_enter_opens_the_selected_node_and_escape_goes_back_to_it() -> None:
     scene = Scene()
     scene.stress(a=0.1, b=0.5)
