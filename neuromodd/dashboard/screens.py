@@ -6,12 +6,13 @@ from typing import Literal
 
 from neuromodd.dashboard import overview
 from neuromodd.dashboard.closeup import CloseUp
-from neuromodd.dashboard.glyphs import Glyphs, age, fitted
+from neuromodd.dashboard.glyphs import Glyphs, age, fitted, wrapped
 from neuromodd.dashboard.lines import BLANK, Line, Piece, apart, clipped
 from neuromodd.dashboard.listener import Connection
 from neuromodd.dashboard.watch import Node, Watch
 
 MARGIN = 1
+NOTE_LINES = 2
 WAIT_S = 3.0
 """After so long without a word a node is said to be silent."""
 
@@ -91,7 +92,8 @@ class View:
         """The screen."""
         if self._since_s is None or not connection.connected:
             self._since_s = now_s
-        notes = [clipped((Piece(note, "bad"),), columns) for note in self._notes(connection, now_s)]
+        told = [part for note in self._notes(connection, now_s) for part in wrapped(note, columns, columns)]
+        notes = [clipped((Piece(line, "bad"),), columns) for line in told[:NOTE_LINES]]
         room = max(rows - 2 - len(notes), 0)
         inner = max(columns - 2 * MARGIN, 1)
         body = [(Piece(" " * MARGIN), *line) for line in self._body(now_s, inner, room)]
@@ -147,12 +149,7 @@ class View:
             there = f"; {others} other{'s are' if others != 1 else ' is'} there: press a" if others else ""
             return [f" nothing is heard of node {self.node}{which}{there}"]
         if node is not None and standing in ("stale", "offline"):
-            last = (
-                "no state has come yet"
-                if node.state_s is None
-                else f"no state for {age(now_s - node.state_s)}"
-            )
-            return [f" {standing}: {last}; what is shown is older"]
+            return [f" {standing}: {_silence(node, now_s)}"]
         return []
 
     def _bar(self, connection: Connection, now_s: float, columns: int) -> Line:
@@ -193,3 +190,12 @@ class View:
         for key, what in keys:
             pieces += [Piece(key, "key"), Piece(f" {what}   ", "bar-dim")]
         return clipped(tuple(pieces), columns, "bar-dim")
+
+
+def _silence(node: Node, now_s: float) -> str:
+    if node.state_s is not None:
+        return f"no state for {age(now_s - node.state_s)}; what is shown is older"
+    if node.states:
+        return "no state has come yet; what is shown was kept by the broker"
+    # An ACL may let us read the status alone, and a broker says nothing of that.
+    return "no state has come yet; does the broker let us read it?"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from harness import Daemon, Listener, Mosquitto, wait_for
 from textual.pilot import Pilot
 
@@ -167,6 +168,14 @@ async def test_a_node_that_falls_silent_is_called_stale() -> None:
         rows = await scene.rows(pilot)
         assert "stale" in rows[0]
         assert "no state for 60 s" in rows[1]
+
+
+async def test_where_only_the_status_is_heard_it_is_asked_whether_we_may_read_more() -> None:
+    scene = Scene(node="lab")
+    scene.hear("lab/status", b"online")
+    async with scene.shown() as pilot:
+        scene.now_s += 6.0
+        assert "does the broker let us read it?" in (await scene.rows(pilot))[1]
 
 
 async def test_offline_and_stale_are_words_in_the_table() -> None:
@@ -432,3 +441,38 @@ def test_other_commands_do_not_import_it() -> None:
         "sys.exit('textual' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, start_mosquitto: Callable[..., Mosquitto]) -> tuple[Mosquitto, tuple[str, ...]]:
+    """A broker with TLS and a user `eye`, and how that one connects but for the password."""
+    authority = Authority(tmp_path)
+    certificate = authority.issue("broker.pem", "127.0.0.1")
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "eye", "secret"], check=True, timeout=20)
+    broker = start_mosquitto(
+        [
+            "allow_anonymous false",
+            f"password_file {passwords}",
+            f"certfile {certificate}",
+            f"keyfile {certificate}",
+        ]
+    )
+    return broker, (*at(broker.port), "--mqtt.username", "eye", "--mqtt.tls.ca_file", str(authority.file))
+
+
+@pytest.mark.parametrize(
+    ("password", "seen"), [("secret", r"\d connected"), ("wrong", "not connected.*refused the login of eye")]
+)
+def test_it_logs_in_over_tls_and_tells_a_refusal(
+    guarded: tuple[Mosquitto, tuple[str, ...]],
+    terminal: Callable[..., Terminal],
+    tmp_path: Path,
+    password: str,
+    seen: str,
+) -> None:
+    (tmp_path / "password").write_text(f"{password}\n")
+    top = terminal("top", "--all", *guarded[1], "--mqtt.password_file", str(tmp_path / "password"))
+    top.wait_text(f"(?s){seen}")
+    top.type("q")
+    assert top.end() == 0
