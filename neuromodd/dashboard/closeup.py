@@ -9,8 +9,9 @@ from itertools import islice, zip_longest
 from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.dashboard import lines, measures
 from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted, wrapped
+from neuromodd.dashboard.happenings import WELL, Happening
 from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
-from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, WELL, Happening, Node, columns
+from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, Node, columns
 
 TWO_COLUMNS = 72
 """Narrower, all is in one column, and is scrolled."""

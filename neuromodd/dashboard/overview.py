@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neuromodd.dashboard.glyphs import age, fitted
+from neuromodd.dashboard.happenings import WELL
 from neuromodd.dashboard.lines import Line, Piece, Style, clipped
-from neuromodd.dashboard.watch import WELL, Node
+from neuromodd.dashboard.watch import Node
 
 STANDINGS: dict[str, Style] = {"online": "good", "stale": "warn", "offline": "bad", "silent": "dim"}
 NAME_LEAST = 12

@@ -92,15 +92,16 @@ class View:
         """The screen."""
         if self._since_s is None or not connection.connected:
             self._since_s = now_s
-        told = [part for note in self._notes(connection, now_s) for part in wrapped(note, columns, columns)]
-        notes = [clipped((Piece(line, "bad"),), columns) for line in told[:NOTE_LINES]]
-        room = max(rows - 2 - len(notes), 0)
+        room = columns - MARGIN
+        told = [part for note in self._notes(connection, now_s) for part in wrapped(note, room, room)]
+        notes = [clipped((Piece(" " * MARGIN), Piece(line, "bad")), columns) for line in told[:NOTE_LINES]]
+        left = max(rows - 2 - len(notes), 0)
         inner = max(columns - 2 * MARGIN, 1)
-        body = [(Piece(" " * MARGIN), *line) for line in self._body(now_s, inner, room)]
-        self._overflow = max(len(body) - room, 0)
+        body = [(Piece(" " * MARGIN), *line) for line in self._body(now_s, inner, left)]
+        self._overflow = max(len(body) - left, 0)
         self._scrolled = min(self._scrolled, self._overflow)
-        shown = body[self._scrolled : self._scrolled + room]
-        shown += [BLANK] * (room - len(shown))
+        shown = body[self._scrolled : self._scrolled + left]
+        shown += [BLANK] * (left - len(shown))
         return [self._bar(connection, now_s, columns), *notes, *shown, self._keys(columns)][:rows]
 
     def _look_at(self, node: str | None, now_s: float) -> None:
@@ -138,7 +139,7 @@ class View:
     def _notes(self, connection: Connection, now_s: float) -> list[str]:
         if connection.error:
             again = "" if connection.connected else "; trying again"
-            return [f" {connection.error}{again}"]
+            return [f"{connection.error}{again}"]
         if self.node is None or self._help or not connection.connected:
             return []
         node = self.watch.nodes.get(self.node)
@@ -147,9 +148,9 @@ class View:
             others = len(self.watch.nodes) - (node is not None)
             which = "" if self._given else " (this host)"
             there = f"; {others} other{'s are' if others != 1 else ' is'} there: press a" if others else ""
-            return [f" nothing is heard of node {self.node}{which}{there}"]
+            return [f"nothing is heard of node {self.node}{which}{there}"]
         if node is not None and standing in ("stale", "offline"):
-            return [f" {standing}: {_silence(node, now_s)}"]
+            return [f"{standing}: {_silence(node, now_s)}"]
         return []
 
     def _bar(self, connection: Connection, now_s: float, columns: int) -> Line:

@@ -12,11 +12,12 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from neuromodd.config import NODE_PATTERN
 from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.dashboard.condition import Condition
+from neuromodd.dashboard.happenings import Fault, Happening, fault_happening, fault_told, reward_told
 from neuromodd.dashboard.measures import TEXT_LIMIT, measures, number, text
 
 NODES_LIMIT = 512
@@ -24,19 +25,17 @@ HISTORY_LIMIT = 600
 """Ticks that are kept of each node."""
 
 EVENTS_LIMIT = 64
+FORGET_S = 60.0
+"""Where there are too many nodes, one that was silent for so long gives way to a new one."""
+
 GAPS = 5
+"""The shortest of so many pauses between two states is how often they come."""
+
 HIGHEST = 2.0
 """Of tempo; all other levels end at 1."""
 
 SHORTEST_INTERVAL_S = 0.01
-FORGET_S = 60.0
-"""Where there are too many nodes, one that was silent for so long gives way to a new one."""
-
 LONGEST_INTERVAL_S = 3600.0
-EVIDENCE_LIMIT = 8
-
-WELL = "STATUS_OK"
-"""The code that says that nothing is wrong."""
 
 LEVELS = ("dopamine", "cortisol", "acetylcholine", "tempo")
 LIF_SHOWN = len(CHANNELS)
@@ -44,38 +43,6 @@ BANK_SHOWN = len(DRIVES)
 
 NAMES = ("status", "state", "health", "info", "fault", "reward")
 """The topics that tell of each node; of one that is looked at there are `telemetry` and `spikes` besides."""
-
-HAPPENINGS = {
-    "WorkAccepted": ("latency_ms", "units", "source"),
-    "BreakthroughFound": ("metric", "value", "previous_best"),
-    "SourceSwitch": ("previous", "current"),
-}
-
-
-class Happening(NamedTuple):
-    """A reward or a change of fault, on the time line.
-
-    Attributes:
-        time_utc: when, as the node said it: the time of day.
-        kind: `reward`, `fault`, or `well` for the end of one.
-        name: of the event or class.
-        text: what there is to say of it.
-    """
-
-    time_utc: str
-    kind: str
-    name: str
-    text: str
-
-
-class Fault(NamedTuple):
-    """The class that holds; its code is a word of the contract, or what somebody else made of it."""
-
-    code: str
-    name: str
-    confidence: float | None
-    since_utc: str
-    evidence: tuple[str, ...]
 
 
 class Node:
@@ -168,7 +135,7 @@ class Node:
             told_s = number(values, "interval_s")
             self._interval_s = max(told_s, SHORTEST_INTERVAL_S) if told_s is not None else 1.0
         elif name == "reward":
-            self._note(_reward(values), values)
+            self._note(reward_told(values), values)
         elif name == "fault":
             self._take_fault(values)
 
@@ -207,10 +174,10 @@ class Node:
 
     def _take_fault(self, values: Mapping[str, Any]) -> None:
         if values.get("replayed") is True and self.fault is not None:
-            self._note(_fault_happening(_fault(values)), values)
+            self._note(fault_happening(fault_told(values)), values)
             return
-        self.fault = _fault(values)
-        self._note(_fault_happening(self.fault), values)
+        self.fault = fault_told(values)
+        self._note(fault_happening(self.fault), values)
 
     def _note(self, happening: Happening, values: Mapping[str, Any]) -> None:
         identity = text(values.get("id"))
@@ -311,43 +278,3 @@ def _rates_of_spikes(values: Mapping[str, Any]) -> list[float | None]:
 
 def _double(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _time_of_day(values: Mapping[str, Any], key: str = "time_utc") -> str:
-    _, _, time = text(values.get(key), 40).partition("T")
-    return time[:8]
-
-
-def _reward(values: Mapping[str, Any]) -> Happening:
-    kind = text(values.get("kind"), 24)
-    said: list[str] = []
-    for key in HAPPENINGS.get(kind, ()):
-        if shown := text(values.get(key), 60):
-            name, _, unit = key.replace("_", " ").partition(" ms")
-            said.append(f"{name} {shown}{' ms' if key.endswith('_ms') else unit}")
-    if values.get("origin") == "external":
-        said.append("from outside")
-    return Happening(_time_of_day(values), "reward", kind or "?", ", ".join(said))
-
-
-def _fault(values: Mapping[str, Any]) -> Fault:
-    evidence = values.get("evidence")
-    found = [of for of in evidence if isinstance(of, dict)] if isinstance(evidence, list) else []
-    return Fault(
-        text(values.get("code"), 24) or "?",
-        text(values.get("class"), 24),
-        number(values, "confidence"),
-        _time_of_day(values, "since_utc"),
-        tuple(
-            f"{text(of.get('reading'), 60)} {text(of.get('value'), 40)} ({text(of.get('rule'), 100)})"
-            for of in found[:EVIDENCE_LIMIT]
-        ),
-    )
-
-
-def _fault_happening(fault: Fault) -> Happening:
-    sure = "" if fault.confidence is None or not fault.evidence else f"{fault.confidence:.0%} sure: "
-    kind = "well" if fault.code == WELL else "fault"
-    return Happening(
-        fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip()
-    )
