@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard import page, report, traces
+from neuromodd.dashboard import report, report_page, traces
 from neuromodd.dashboard.digest import (
     BANK_FROM,
     GROUPS,
@@ -118,7 +118,7 @@ def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
             return _saved(figure, "png", {"Title": title, "Description": description, "Software": None})
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         svg = _accessible(_saved(figure, "svg", unsaid).decode(), title, description)
-    return svg.encode() if form == "svg" else page.page(told, svg).encode()
+    return svg.encode() if form == "svg" else report_page.page(told, svg).encode()
 
 
 def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
@@ -136,8 +136,8 @@ def _accessible(svg: str, title: str, description: str) -> str:
     attributes, end, body = rest.partition(">")
     names = 'role="img" aria-labelledby="picture-title picture-description" '
     words = (
-        f'\n <title id="picture-title">{page.escaped(title)}</title>'
-        f'\n <desc id="picture-description">{page.escaped(description)}</desc>'
+        f'\n <title id="picture-title">{report_page.escaped(title)}</title>'
+        f'\n <desc id="picture-description">{report_page.escaped(description)}</desc>'
     )
     return f"{head}{tag}{names}{attributes}{end}{words}{body}"
 
