@@ -56,13 +56,14 @@ def test_a_replay_of_a_killed_daemon_gives_what_it_published(
     last = max(published(listener))
 
     daemon = start_daemon(*arguments, port=mosquitto.port)
-    listener.wait("state", lambda heard: heard.json["sequence"] == last + 10)
+    listener.wait("state", lambda heard: heard.json["sequence"] > last, count=10)
     # From outside: it changes what the same frames mean.
     config.write_text("[modulators]\nwork_target = 0.01\ndopamine_floor = 0.05\n")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_log("reloaded")
     after = max(published(listener))
-    listener.wait("state", lambda heard: heard.json["sequence"] == after + 10)
+    # A busy host may leave states out.
+    listener.wait("state", lambda heard: heard.json["sequence"] > after, count=10)
     daemon.process.kill()
     daemon.wait()
 

@@ -5,6 +5,7 @@ import { minute } from "./format.js";
 
 const FULL = 1.5;
 const TOLD = 0.005;
+const MARKED = 0.1;
 
 export class Weights {
   constructor(place) {
@@ -52,7 +53,7 @@ export class Weights {
     say(cell.firstChild, weight.toFixed(2));
     cell.dataset.value = String(weight);
     const told = Math.abs(change) >= TOLD;
-    cell.classList.toggle("changed", told);
+    cell.classList.toggle("changed", Math.abs(change) >= MARKED);
     say(cell.lastChild, told ? `${change > 0 ? "▲" : "▼"}${Math.abs(change).toFixed(2).replace(/^0/, "")}` : "");
   }
 }
