@@ -18,10 +18,10 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def get(port: int, path: str, *, method: str = "GET", host: str | None = None) -> Answer:
+def get(port: int, path: str, *, method: str = "GET", host: str | None = None, **headers: str) -> Answer:
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)
     try:
-        link.request(method, path, headers={} if host is None else {"Host": host})
+        link.request(method, path, headers=headers if host is None else {"Host": host, **headers})
         answer = link.getresponse()
         return Answer(answer.status, {name.lower(): of for name, of in answer.getheaders()}, answer.read())
     finally:

@@ -236,7 +236,8 @@ PER_POPULATION = 64
 
 
 def _telemetry(web: Web, tick: Tick) -> Iterator[Metric]:
-    values = web.history.numbers(tick.frame)
+    # Numbers first: they may be those of a device that no row has had yet.
+    values = list(web.history.numbers(tick.frame))
     families: dict[str, Metric] = {}
     for column, value in zip(web.history.telemetry_columns, values, strict=True):
         name, factor, labels = _named(column)

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from neuromodd.dashboard.metrics import exposition
 
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from neuromodd.dashboard.web import Web
+    from neuromodd.dashboard.web import Page, Web
 
 CONNECTIONS_LIMIT = 256
-"""Those above are answered with 503 at once."""
+"""Those above are hung up on: each takes a file descriptor that a sensor may need."""
 
-SEND_S = 10.0
-"""A client that has not read what it asked for by then is hung up on."""
+BACKLOG = 64
+
+PATIENCE_S = 10.0
+"""A client that has not asked by then, or has not read what it asked for, is hung up on."""
 
 HEADERS = {
     "content-security-policy": (
@@ -64,14 +67,14 @@ async def serve(web: Web, link: socket.socket, stop: asyncio.Event) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         application(web),
-        http="h11",
+        http=_Connection,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=CONNECTIONS_LIMIT,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=1,
     )
     await _Server(config, stop).serve([link])
@@ -109,8 +112,68 @@ class _Server(uvicorn.Server):
         await self._stop.wait()
 
 
+class _Connection(H11Protocol):
+    """A connection of uvicorn that waits for nobody, neither for a request nor for a reader."""
+
+    _asking: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_LIMIT:
+            transport.abort()
+        else:
+            self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_request()
+
+    def _await_request(self) -> None:
+        """Give the client its time to ask, unless it is being answered."""
+        # There is none before the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        idle = cycle is None or cycle.response_complete
+        if idle and self._asking is None:
+            self._asking = self.loop.call_later(PATIENCE_S, self.transport.abort)
+        elif not idle and self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reading is None:
+            self._reading = self.loop.call_later(PATIENCE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._asking, self._reading):
+            if timer is not None:
+                timer.cancel()
+
+
+class _Stream(StreamingResponse):
+    """The stream of a page, which is closed however it ends."""
+
+    def __init__(self, web: Web, page: Page) -> None:
+        super().__init__(web.stream(page), media_type="text/event-stream")
+        self._web, self._page = web, page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._web.close(self._page)
+
+
 class _Guard:
-    """Refuses what is not meant for this host, adds the headers, and hangs up on who does not read."""
+    """Refuses what is not meant for this host or asked by another's page, and adds the headers."""
 
     def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
         self._app = app
@@ -121,17 +184,23 @@ class _Guard:
             if message["type"] == "http.response.start":
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *extra]}
-            async with asyncio.timeout(SEND_S):
-                await send(message)
+            await send(message)
 
-        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
         app: ASGIApp = self._app
         if not answers_to(host, self._names):
             app = PlainTextResponse(
                 f"This host does not answer to the name {host!r}; web.names may list it.\n", status_code=421
             )
-        with contextlib.suppress(TimeoutError):
-            await app(scope, receive, send_on)
+        elif is_foreign(headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-mode")):
+            app = PlainTextResponse("Not for the pages of others.\n", status_code=403)
+        await app(scope, receive, send_on)
+
+
+def is_foreign(site: str | None, mode: str | None) -> bool:
+    """Whether a browser asks for another site's page, which can't read the answer but would cost us work."""
+    return site not in {None, "none", "same-origin"} and mode != "navigate"
 
 
 def answers_to(host: str, names: frozenset[str]) -> bool:
@@ -163,9 +232,10 @@ def _sent(body: bytes, kind: str) -> Endpoint:
 
 def _events(web: Web) -> Endpoint:
     async def events(_: Request) -> Response:
-        if web.full:
+        page = web.open()
+        if page is None:
             return PlainTextResponse("Too many pages are open.\n", status_code=503)
-        return StreamingResponse(web.stream(), media_type="text/event-stream")
+        return _Stream(web, page)
 
     return events
 

@@ -41,8 +41,8 @@ EVENTS_LIMIT = 256
 QUEUE_LIMIT = 64
 """Messages that wait for a page, a minute's worth: beyond them it does not keep up."""
 
-ROWS_A_MESSAGE = 30
-"""Of the history at once: some milliseconds of work, so that a tick that is due is not held up."""
+ROWS_A_MESSAGE = 8
+"""Of the history at once: a millisecond or two of work, so that a tick that is due is not held up."""
 
 WEIGHTS_EVERY_ROWS = 10
 
@@ -109,6 +109,9 @@ class Web:
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_LIMIT)
         self._pages: set[Page] = set()
         self._rows_to_weights = 0
+        self._columns_told = len(self.history.columns)
+        # However many pages are opened, one part of one history is made in each round of the loop.
+        self._making = asyncio.Lock()
         self._ticked = asyncio.Event()
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -128,9 +131,9 @@ class Web:
     def offer(self, tick: Tick) -> None:
         """Keep what the pages of the next ten minutes may want, and tell those that are open."""
         self.newest = tick
-        columns = len(self.history.columns)
         row = self.history.take(tick)
-        if len(self.history.columns) != columns:
+        if len(self.history.columns) != self._columns_told:
+            self._columns_told = len(self.history.columns)
             self._send("columns", self._columns())
         for event in tick.events:
             reward = reward_event(event)
@@ -204,26 +207,31 @@ class Web:
         """Where the page is."""
         return f"http://{self.settings.place}/"
 
-    @property
-    def full(self) -> bool:
-        """Whether one more page would be too many."""
-        return len(self._pages) >= PAGES_LIMIT or self._stop.is_set()
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        """What one page is sent."""
+    def open(self) -> Page | None:
+        """A page, to be closed with `close`; None if that would be too many."""
+        if len(self._pages) >= PAGES_LIMIT or self._stop.is_set():
+            return None
         page = Page()
         self._pages.add(page)
-        try:
-            yield _event("hello", self._hello()).replace(b"event", b"retry: 1000\nevent", 1)
-            rows = list(self.history.rows)
-            for first in range(0, len(rows), ROWS_A_MESSAGE):
-                part = rows[first : first + ROWS_A_MESSAGE]
-                yield _event("rows", [self.history.encodable(row) for row in part])
-            yield _event("live", {})
-            async for message in page.messages():
-                yield message
-        finally:
-            self._pages.discard(page)
+        return page
+
+    def close(self, page: Page) -> None:
+        """Forget a page."""
+        self._pages.discard(page)
+
+    async def stream(self, page: Page) -> AsyncIterator[bytes]:
+        """What a page is sent: the history, and then what is new."""
+        yield b"retry: 1000\n" + _event("hello", self._hello())
+        rows = list(self.history.rows)
+        for first in range(0, len(rows), ROWS_A_MESSAGE):
+            async with self._making:
+                part = [self.history.encodable(row) for row in rows[first : first + ROWS_A_MESSAGE]]
+                message = _event("rows", part)
+                await asyncio.sleep(0)
+            yield message
+        yield _event("live", {})
+        async for message in page.messages():
+            yield message
 
     def _hello(self) -> dict[str, Any]:
         alive = self.source.alive()

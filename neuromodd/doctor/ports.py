@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from neuromodd.config import Settings
 from neuromodd.doctor.findings import Finding
@@ -37,6 +38,26 @@ def holder_of(port: int) -> str:
     return "" if holder is None else f" (by {holder})"
 
 
+def _judged_by_the_daemon(report: Mapping[str, Any], in_use: str, place: str) -> Finding:
+    """Whether a port in use is the daemon's own: it knows what it serves."""
+    served = (report["health"] or {}).get("web")
+    if served is None:
+        return _found(
+            name="port",
+            verdict="failure",
+            finding=f"{in_use}, and the daemon that runs serves no page",
+            remedy="restart the daemon if web.enabled is new; else set web.port to a port that is free",
+        )
+    if served["error"] is not None:
+        return _found(
+            name="port",
+            verdict="failure",
+            finding=f"the daemon can't serve its page: {served['error']}",
+            remedy="set web.port to one that is free, above 1023, and web.host to an address of this host",
+        )
+    return _found(name="port", verdict="ok", finding=f"{in_use}: the daemon's http://{place}/")
+
+
 def examine_web(settings: Settings, presence: Presence) -> Iterator[Finding]:
     """Look at the page's port, if there is to be a page."""
     web = settings.web
@@ -54,11 +75,7 @@ def examine_web(settings: Settings, presence: Presence) -> Iterator[Finding]:
         return
     holder = holder_of(web.port)
     if presence.ticking and "Address already in use" in taken:
-        yield _found(
-            name="port",
-            verdict="ok",
-            finding=f"{web.place} is in use{holder}: the daemon's http://{web.place}/",
-        )
+        yield _judged_by_the_daemon(presence.answer.report, f"{web.place} is in use{holder}", web.place)
         return
     if presence.here and "Address already in use" in taken:
         yield _found(

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from web_client import get
 
 from neuromodd.config import WebSettings
+from neuromodd.core.frame import TemperatureSample
 from neuromodd.core.messages import Message
 from neuromodd.core.payloads import (
     CheckpointHealth,
@@ -199,6 +200,20 @@ def test_levels_surprise_and_rates_are_those_of_the_newest_tick(whole: Web) -> N
     held = tick.fault.fault_class
     assert of(found, "fault", **{"class": held.value, "code": held.code}) == 1.0
     assert sum(value for (name, _), value in found.items() if name == "neuromodd_fault") == 1.0
+
+
+def test_a_device_that_no_row_has_had_yet_has_its_metrics_and_is_told_to_the_pages(
+    live: Callable[..., Any], whole: Web
+) -> None:
+    whole.follow(0.1)
+    life = live(0.1)
+    whole.offer(life.tick(thermal=(TemperatureSample(name="new", temperature_celsius=41.0),)))
+    assert of(shown(whole), "thermal_temperature_celsius", sensor="new") == 41.0
+    page = whole.open()
+    assert page is not None
+    for _ in range(10):
+        whole.offer(life.tick(thermal=(TemperatureSample(name="new", temperature_celsius=41.0),)))
+    assert b"event: columns" in b"".join(page._waiting)
 
 
 def test_openmetrics_is_spoken_to_who_asks_for_it(whole: Web) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from web_client import Stream, get
 
 from neuromodd.config import WebSettings
 from neuromodd.core.messages import Message
-from neuromodd.dashboard.server import answers_to
+from neuromodd.dashboard import server
+from neuromodd.dashboard.server import answers_to, serve
 from neuromodd.dashboard.web import PAGES_LIMIT, QUEUE_LIMIT, Page, Source, Web
 from neuromodd.errors import MissingExtraError
 
@@ -186,6 +188,23 @@ def test_every_answer_tells_the_browser_to_run_and_share_nothing_else(at_rest: i
     assert "access-control-allow-origin" not in headers
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("same-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+    ],
+)
+def test_the_page_of_another_site_makes_the_daemon_do_nothing(
+    at_rest: int, site: str, mode: str, status: int
+) -> None:
+    fetched = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    assert get(at_rest, "/metrics", **fetched).status == status
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_nothing_can_be_written(at_rest: int, method: str) -> None:
     assert get(at_rest, "/", method=method).status == 405
@@ -303,14 +322,122 @@ def test_another_interval_is_told_to_the_pages(
     assert (hello["interval_s"], hello["row_interval_s"]) == (2.0, 2.0)
 
 
+@contextlib.asynccontextmanager
+async def served(web: Web) -> AsyncIterator[int]:
+    """The port of a server in this loop."""
+    link = socket.create_server(("127.0.0.1", 0))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(web, link, stop))
+    try:
+        yield link.getsockname()[1]
+    finally:
+        stop.set()
+        await serving
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def hung_up(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65_536):
+            pass
+
+
+ASKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def test_who_connects_and_does_not_ask_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE_S", 0.2)
+    async with served(Web(WebSettings(enabled=True), source(), 1.0)) as port:
+        for before, begun in ((b"", b""), (b"", b"GET / HT"), (ASKED, b"GET / HT")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(before)
+            if before:
+                await reader.readuntil(b"\r\n\r\n")
+            writer.write(begun)
+            async with asyncio.timeout(10.0):
+                await hung_up(reader)
+            await close(writer)
+
+
+async def test_connections_beyond_the_bound_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_LIMIT", 3)
+    async with served(Web(WebSettings(enabled=True), source(), 1.0)) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        reader, one_more = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5.0):
+            await hung_up(reader)
+        for _, writer in [*held, (reader, one_more)]:
+            await close(writer)
+
+
+async def test_who_does_not_read_is_hung_up_on_and_its_page_closed(
+    monkeypatch: pytest.MonkeyPatch, live: Callable[..., Any], everything: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(server, "PATIENCE_S", 0.3)
+    web, life = Web(WebSettings(enabled=True), source(), 1.0), live()
+    tick = life.tick(**everything)
+    for second in range(600):
+        moved = tick.frame.model_copy(update={"time_utc": tick.frame.time_utc + timedelta(seconds=second)})
+        web.offer(tick.model_copy(update={"frame": moved}))
+    async with served(web) as port:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        deaf.connect(("127.0.0.1", port))
+        deaf.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(10.0):
+            while not web.health.pages:  # noqa: ASYNC110 - it sets no event
+                await asyncio.sleep(0.01)
+            while web.health.pages:
+                # Enough to fill whatever the kernel holds for it.
+                web.said(Message("info", b"x" * 500_000))
+                await asyncio.sleep(0.01)
+        deaf.close()
+
+
+async def test_the_history_of_many_pages_is_made_in_small_parts(
+    live: Callable[..., Any], everything: dict[str, Any]
+) -> None:
+    web, life = Web(WebSettings(enabled=True), source(), 1.0), live()
+    tick = life.tick(**everything)
+    for second in range(600):
+        moved = tick.frame.model_copy(update={"time_utc": tick.frame.time_utc + timedelta(seconds=second)})
+        web.offer(tick.model_copy(update={"frame": moved}))
+    made = 0
+
+    async def read() -> None:
+        nonlocal made
+        page = web.open()
+        assert page is not None
+        async for message in web.stream(page):
+            made += message.startswith(b"event: rows")
+            if message.startswith(b"event: live"):
+                break
+
+    pages = [asyncio.create_task(read()) for _ in range(4)]
+    rounds = 0
+    while not all(page.done() for page in pages):
+        before = made
+        await asyncio.sleep(0)
+        rounds += 1
+        assert made - before <= 2
+    await asyncio.gather(*pages)
+    assert made == 4 * 75
+    assert rounds >= made // 2
+
+
 def source() -> Source:
     return Source(
         node="lab",
         started_utc=datetime(2024, 5, 1, tzinfo=UTC),
-        dimensions={"lif_neurons": 8, "izhikevich_neurons": 5},
-        alive=dict,
+        dimensions={"channels": 8, "lif_neurons": 8, "izhikevich_neurons": 5},
+        alive=lambda: {"verdict": "ticking", "health": {}},
         info=lambda: Message("info", b"{}"),
-        weights=list,
+        weights=lambda: [[0.5] * 8] * 8,
     )
 
 

@@ -144,6 +144,27 @@ def taken() -> Any:
         yield server.getsockname()[1]
 
 
+def serving(of: object) -> Presence:
+    """A daemon that says that of its page."""
+    presence = running()
+    health = {**(presence.answer.report["health"] or {}), "web": of}
+    answer = presence.answer._replace(report={**presence.answer.report, "health": health})
+    return presence._replace(answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ({"pages": 0, "error": "127.0.0.1:9464: Address already in use by nginx"}, "in use by nginx"),
+        (None, "the daemon that runs serves no page"),
+    ],
+)
+def test_a_port_that_the_daemon_did_not_get_is_a_failure(taken: int, of: object, words: str) -> None:
+    found = web(taken, serving(of))
+    assert found.verdict == "failure"
+    assert words in found.finding
+
+
 def web(port: int, presence: Presence = NOBODY) -> Finding:
     return next(examine_web(Settings(web=WebSettings(enabled=True, port=port)), presence))
 
@@ -159,7 +180,7 @@ def test_a_page_whose_port_is_another_programs_is_a_failure(taken: int) -> None:
 
 
 def test_a_page_that_the_daemon_serves_is_well(taken: int) -> None:
-    assert web(taken, running()).verdict == "ok"
+    assert web(taken, serving({"pages": 0, "error": None})).verdict == "ok"
 
 
 def test_a_page_of_a_daemon_that_may_not_be_asked_is_a_note(taken: int) -> None:

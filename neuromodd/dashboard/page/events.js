@@ -86,7 +86,8 @@ export class Events {
     context.textAlign = "center";
     for (const event of store.events) {
       const time = Date.parse(event.payload.time_utc) / 1000;
-      if (time < store.span[0]) continue;
+      // Of a time ahead of the host's, if its clock was set back.
+      if (time < store.span[0] || time > store.span[1] + store.gap) continue;
       const { kind } = told(event);
       context.fillStyle = { reward: colours.good, fault: colours.alarm, well: colours.ink }[kind];
       context.fillText(MARKS[kind], Math.min(Math.max(canvas.x(time, store.span), 6), canvas.width - 6), 15);
@@ -97,7 +98,9 @@ export class Events {
 }
 
 /** What the badge of the fault that holds says. */
-export function badge(fault) {
+export function badge(fault, now) {
   if (!fault || fault.code === "STATUS_OK") return "";
-  return `${fault.code}${fault.since_utc ? ` for ${lasting((Date.now() - Date.parse(fault.since_utc)) / 1000)}` : ""}`;
+  if (!fault.since_utc) return fault.code;
+  // By the host's clock, not the reader's.
+  return `${fault.code} for ${lasting(Math.max(now - Date.parse(fault.since_utc) / 1000, 0))}`;
 }

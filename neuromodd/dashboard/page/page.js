@@ -115,7 +115,7 @@ function flags(row) {
 }
 
 function fault() {
-  const words = badge(store.fault);
+  const words = badge(store.fault, store.newest[1]);
   const element = find("fault");
   element.hidden = !words;
   element.className = `badge ${store.fault?.code?.startsWith("ERR") ? "error" : "warning"}`;
@@ -123,6 +123,8 @@ function fault() {
 }
 
 function begin(hello) {
+  // A daemon of another version has another page.
+  if (store.hello.version && store.hello.version !== hello.version) location.reload();
   store.reset(hello);
   arranged = -1;
   document.title = `${hello.node} · neuromodd`;
@@ -140,7 +142,7 @@ function stale(state, silence) {
   document.body.className = state === "connecting" ? "waiting" : over ? "over" : "";
   element.hidden = !over;
   if (!over || !store.newest) return;
-  const why = state === "lost" ? "The daemon does not answer; trying again." : "The daemon sends no ticks.";
+  const why = state === "lost" ? "The daemon does not answer; trying again." : "No ticks arrive.";
   say(element, `Stale: nothing new since ${clock(store.newest[1])}, ${lasting(silence)} ago. ${why}`);
 }
 
@@ -149,6 +151,8 @@ const stream = new Stream(store, {
   rows: (rows) => rows.forEach((row) => store.addRow(row)),
   live: () => {
     store.live = true;
+    // It may have stopped ticking long before this page was opened.
+    stream.aged(store.hello.alive?.tick_age_s ?? 0);
     redraw();
   },
   row: (row) => {

@@ -36,7 +36,7 @@ export class Raster {
   }
 
   set(columns, dimensions) {
-    const names = columns.map((column) => column.name).join();
+    const names = [...columns.map((column) => [column.place, column.name]), ...Object.values(dimensions)].join();
     if (names === this.shownNames) return;
     this.shownNames = names;
     let y = 0;

@@ -88,7 +88,8 @@ export class Rows {
 
   /** Show these columns. */
   set(columns) {
-    const names = columns.map((column) => column.name).join();
+    // After a restart the same name may stand elsewhere.
+    const names = columns.map((column) => [column.place, column.name, column.unit]).join();
     if (names === this.names) return;
     this.names = names;
     this.lines = columns.map((column) => new Line(column, this.options.height, this.options.level));

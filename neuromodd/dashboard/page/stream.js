@@ -1,6 +1,7 @@
 // The stream of the daemon, and whether it is alive. A reconnect is the browser's business; each begins with `hello`.
 
 const SLACK_S = 2;
+const HALF_OPEN_S = 30;
 
 export class Stream {
   /** `on` has a function for each kind of event, and `changed`, which is told "live", "stale" or "lost". */
@@ -14,19 +15,27 @@ export class Stream {
   }
 
   open() {
+    this.source?.close();
+    this.opened = performance.now();
     this.source = new EventSource("events");
     for (const name of ["hello", "rows", "live", "row", "columns", "weights", "event", "health", "info"]) {
       this.source.addEventListener(name, (event) => {
-        if (name === "row" || name === "live") this.heard = performance.now();
+        if (name === "row") this.heard = performance.now();
         this.on[name]?.(JSON.parse(event.data));
         if (name === "row" || name === "live") this.judge();
       });
     }
     // A refusal (too many pages, a proxy's error) ends an EventSource for good.
-    this.source.onerror = () => {
-      if (this.source.readyState === EventSource.CLOSED) setTimeout(() => this.open(), 3000);
+    const source = this.source;
+    source.onerror = () => {
+      if (source === this.source && source.readyState === EventSource.CLOSED) setTimeout(() => this.open(), 3000);
       this.judge();
     };
+  }
+
+  /** Take the newest row for so many seconds old. */
+  aged(seconds) {
+    this.heard = performance.now() - seconds * 1000;
   }
 
   /** Seconds since the last row. */
@@ -40,6 +49,9 @@ export class Stream {
     if (this.source.readyState !== EventSource.OPEN) state = this.store.live ? "lost" : "connecting";
     else if (!this.store.live) state = "connecting";
     else if (this.silence > bound) state = "stale";
+    // After a suspend of this computer, say, nobody tells that the other end is gone.
+    const open = (performance.now() - this.opened) / 1000;
+    if (state === "stale" && Math.min(this.silence, open) > Math.max(HALF_OPEN_S, 2 * bound)) this.open();
     const before = this.state;
     this.state = state;
     this.on.changed(state, before);
