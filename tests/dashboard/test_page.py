@@ -196,7 +196,7 @@ def test_a_daemon_that_is_stopped_is_shown_as_stale_until_it_goes_on(
     page = view(port).live()
     daemon.process.send_signal(signal.SIGSTOP)
     expect(page.locator("#link")).to_have_text("stale", timeout=WAIT_MS)
-    expect(page.locator("#stale")).to_contain_text("The daemon sends no ticks.")
+    expect(page.locator("#stale")).to_contain_text("No ticks arrive.")
     daemon.process.send_signal(signal.SIGCONT)
     expect(page.locator("#link")).to_have_text("live", timeout=WAIT_MS)
     expect(page.locator("#stale")).to_be_hidden()
