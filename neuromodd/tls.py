@@ -105,7 +105,7 @@ class Complaints(logging.Handler):
 
     def note(self, failure: OSError) -> None:
         """Keep a failure, unless there is a better one."""
-        if self.error is None or (isinstance(failure, ssl.SSLError) and not self.alerted):
+        if self.error is None or (_is_word(failure) and not self.alerted):
             self.error = failure
 
     def listen(self, closing: object) -> None:
@@ -122,7 +122,13 @@ class Complaints(logging.Handler):
     @property
     def alerted(self) -> bool:
         """Whether the other side said what it dislikes about our TLS."""
-        return isinstance(self.error, ssl.SSLError)
+        return _is_word(self.error)
+
+
+def _is_word(error: OSError | None) -> bool:
+    """Whether an error tells more than that the other side is gone."""
+    gone = ssl.SSLEOFError, ssl.SSLZeroReturnError
+    return isinstance(error, ssl.SSLError) and not isinstance(error, gone)
 
 
 def plain(error: BaseException | None, *, tls: bool = False) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from neuromodd.mqtt import (
     Protocol,
     connect,
 )
-from neuromodd.tls import Tls
+from neuromodd.tls import Complaints, Tls
 
 OUTAGE_S = 1000.0
 """When the outages of these tests begin, on their own clock."""
@@ -503,3 +504,13 @@ async def test_a_reason_for_the_end_of_a_connection_is_passed_on() -> None:
         async with asyncio.timeout(10.0):
             with pytest.raises(MqttLinkError, match="server shutting down"):
                 await link.lost()
+
+
+def test_the_word_of_the_other_side_goes_before_that_it_is_gone() -> None:
+    complaints = Complaints()
+    complaints.note(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"))
+    assert not complaints.alerted
+    alert = ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_EXPIRED] sslv3 alert certificate expired")
+    complaints.note(alert)
+    complaints.note(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"))
+    assert complaints.error is alert
