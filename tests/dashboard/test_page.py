@@ -1,37 +1,71 @@
-"""The page in a real browser, on a real daemon; and on made-up feeds, where a host has to be odd."""
+"""The page in a real browser: against a real daemon, and against ticks that are made up."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Daemon, Listener, Mosquitto, free_port, wait_for
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from web_feed import HEALTH, Feed
 
-from neuromodd.dashboard.history import Column
-from neuromodd.dashboard.server import HEADERS, TYPES
+from neuromodd.core.brain import Brain, BrainParameters
+from neuromodd.core.frame import TemperatureSample
+from neuromodd.core.parameters import EngineConfig
+from neuromodd.core.rewards import BreakthroughFound, SourceSwitch, WorkAccepted
 
-StartDaemon = Callable[..., Daemon]
-Listen = Callable[..., Listener]
+Live = Callable[..., Any]
+Open = Callable[..., Page]
+Feeds = Callable[..., Feed]
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
 )
-WAIT_MS = 20_000
-PHONE, DESKTOP = {"width": 360, "height": 800}, {"width": 1280, "height": 900}
+
+VALUES = """() => ({
+  sequence: Number(document.documentElement.dataset.sequence),
+  values: Object.fromEntries([...document.querySelectorAll("[data-name]")].map(
+    (shown) => [shown.dataset.name, JSON.parse(shown.dataset.value)]))
+})"""
+"""What the page shows at one instant, by the names of the columns."""
+
+CONTRASTS = """() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colour, below) => {
+    pen.fillStyle = `rgb(${below})`;
+    pen.fillRect(0, 0, 1, 1);
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (node) => (node
+    ? rgb(getComputedStyle(node).backgroundColor, ground(node.parentElement)) : [255, 255, 255]);
+  const luminance = (colour) => colour
+    .map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    const seen = node.checkVisibility() && !node.closest(".unseen, .skip, script, noscript");
+    if (!walk.currentNode.textContent.trim() || !seen) continue;
+    const below = ground(node);
+    const [one, other] = [below, rgb(getComputedStyle(node).color, below)].map(luminance);
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    found.push([ratio, node.className, node.textContent]);
+  }
+  return found.sort(([one], [other]) => one - other);
+}"""
+"""Each text that can be seen with its contrast to what is under it, the least first."""
 
 
 @pytest.fixture(scope="module")
@@ -39,449 +73,541 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     assert program, "chromium is not installed; `make test` installs it"
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield found
-        found.close()
+        started = playwright.chromium.launch(executable_path=program, args=ARGUMENTS.split())
+        yield started
+        started.close()
 
 
-class Viewed:
-    """An open page, and what its console said."""
+class Watched:
+    """What a page asked for and complained of."""
 
-    def __init__(self, browser: Browser, port: int, **how: Any) -> None:
-        self.context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **how})
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda said: self.complaints.append(f"{said.type}: {said.text}"))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(f"http://127.0.0.1:{port}/")
-
-    def live(self) -> Page:
-        """Wait for the first ticks."""
-        self.page.wait_for_selector("#link.live")
-        self.page.wait_for_function("() => document.documentElement.dataset.sequence !== undefined")
-        return self.page
-
-    def values(self) -> tuple[int, dict[str, float | None]]:
-        """The tick that is shown, and every value of it by the name of its column."""
-        sequence, values = self.page.evaluate(
-            """() => [
-              Number(document.documentElement.dataset.sequence),
-              [...document.querySelectorAll("[data-name]")].map((of) => [of.dataset.name, of.dataset.value]),
-            ]"""
-        )
-        return sequence, {name: float(value) if value else None for name, value in values}
+    def __init__(self, page: Page) -> None:
+        self.requests: list[str] = []
+        self.troubles: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        page.on("console", lambda message: self.troubles.append(message.text))
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
 
 
 @pytest.fixture
-def view(browser: Browser) -> Iterator[Callable[..., Viewed]]:
-    """Opens pages; all are closed at the end."""
-    opened: list[Viewed] = []
+def visit(browser: Browser) -> Iterator[Open]:
+    """Opens pages and waits until they are live; each in a window of its own, closed at the end."""
+    contexts = []
 
-    def open_page(port: int, **how: Any) -> Viewed:
-        opened.append(Viewed(browser, port, **how))
-        return opened[-1]
+    def opened(url: str, *, before: Callable[[Page], None] = lambda _: None, **window: Any) -> Page:
+        window = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "Asia/Tokyo", **window}
+        contexts.append(browser.new_context(**window, locale="en-GB"))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000.0)
+        before(page)
+        page.goto(url)
+        if window.get("java_script_enabled", True):
+            page.wait_for_selector("html[data-link=live]")
+        return page
 
-    yield open_page
-    for viewed in opened:
-        viewed.context.close()
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
-def start(start_daemon: StartDaemon, mosquitto: Mosquitto, port: int) -> Callable[..., Daemon]:
-    """Starts the daemon with the page on `port`."""
-
-    def begin(*more: str) -> Daemon:
-        web = ("--web.enabled", "true", "--web.port", str(port), "--mqtt.inbound.enabled", "true")
-        daemon = start_daemon(*web, "--tick.interval_s", "0.5", *more, port=mosquitto.port)
-        daemon.wait_log("web_listening")
-        return daemon
-
-    return begin
+    yield opened
+    for context in contexts:
+        context.close()
 
 
-def at(payloads: dict[str, Any], name: str) -> Any:
-    found: Any = payloads
-    for key in name.split("."):
-        if found is None:
-            return None
-        found = found[int(key)] if isinstance(found, list) else found[key]
-    return found
+class Host:
+    """A daemon with a page, its broker, and somebody who listens there."""
 
+    def __init__(self, directory: Path) -> None:
+        self.broker = Mosquitto(directory)
+        self.listener = Listener(self.broker.port)
+        self._web_port = free_port()
+        self._directory = directory
+        self.start()
 
-# On a real daemon
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._web_port}/"
 
-
-def test_the_values_on_the_page_are_those_on_mqtt(
-    start: Callable[..., Daemon],
-    mosquitto: Mosquitto,
-    port: int,
-    listen: Listen,
-    view: Callable[..., Viewed],
-) -> None:
-    listener = listen(mosquitto.port)
-    start()
-    viewed = view(port)
-    viewed.live()
-    viewed.page.wait_for_function("() => Number(document.documentElement.dataset.sequence) >= 4")
-
-    def both() -> tuple[dict[str, float | None], dict[str, Any]] | None:
-        # A busy host may leave states out on MQTT.
-        sequence, values = viewed.values()
-        payloads = {
-            name: heard.json
-            for name in ("state", "telemetry")
-            for heard in listener.named(name)
-            if heard.json["sequence"] == sequence
+    def start(self) -> None:
+        arguments = {
+            "--node": "lab",
+            "--log.format": "json",
+            "--checkpoint.directory": str(self._directory / "state"),
+            "--mqtt.host": "127.0.0.1",
+            "--mqtt.port": str(self.broker.port),
+            "--mqtt.inbound.enabled": "true",
+            "--web.enabled": "true",
+            "--web.port": str(self._web_port),
         }
-        return (values, payloads) if len(payloads) == 2 else None
+        self.daemon = Daemon([part for pair in arguments.items() for part in pair], {})
+        self.daemon.wait_log("web_listening")
+        self.daemon.wait_log("mqtt_connected")
 
-    values, payloads = wait_for(both, "a tick on the page and on MQTT")
-    shown = {name: value for name, value in values.items() if value is not None}
-    # Four levels, surprise, and what every host measures.
-    assert len(shown) > 20
-    assert shown == {name: at(payloads, name) for name in shown}
-    assert viewed.complaints == []
-    assert {url.split("/")[2] for url in viewed.asked} == {f"127.0.0.1:{port}"}
+    def close(self) -> None:
+        self.daemon.close()
+        self.listener.close()
+        self.broker.stop()
 
 
-def test_a_reward_from_outside_appears_on_the_time_line_and_is_read_out(
-    start: Callable[..., Daemon],
-    mosquitto: Mosquitto,
-    port: int,
-    listen: Listen,
-    view: Callable[..., Viewed],
-) -> None:
-    start()
-    listener = listen(mosquitto.port)
-    listener.wait("state")
-    page = view(port).live()
-    listener.ask("neuromodd/lab/in/reward", b'{"kind":"WorkAccepted","units":3,"source":"the queue"}')
-    item = page.locator(f'#events li[data-id="{listener.wait("reward").json["id"]}"]')
-    expect(item).to_contain_text("Work accepted 3.00 units, by the queue, told from outside")
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One that all share, with the default interval; whoever stops it lets it go on."""
+    started = Host(tmp_path_factory.mktemp("host"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def feed() -> Iterator[Feeds]:
+    """Starts feeds of lives; all are closed at the end."""
+    started = []
+
+    def start(life: Any, ticks: list[Any], **more: Any) -> Feed:
+        started.append(Feed(life.brain, **more))
+        started[-1].offer(ticks)
+        return started[-1]
+
+    yield start
+    for feed in started:
+        feed.close()
+
+
+def flat(document: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a payload by the name of its column."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from flat(value, f"{path}.{key}")
+    elif isinstance(document, list):
+        for place, value in enumerate(document):
+            named = isinstance(value, dict)
+            name = f"{path}[{value.get('index', value.get('name'))}]" if named else f"{path}.{place}"
+            yield from flat(value, name)
+    else:
+        yield path, document
+
+
+def same_tick(host: Host, page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page shows and what MQTT says of one and the same tick, by the names of the columns."""
+
+    def both() -> tuple[dict[str, Any], dict[str, Any]] | None:
+        shown = page.evaluate(VALUES)
+        # A busy host may leave a state out on MQTT; then another tick has to do.
+        published = [
+            flat(heard.json, name)
+            for name in ("state", "telemetry")
+            for heard in host.listener.named(name)
+            if heard.json["sequence"] == shown["sequence"]
+        ]
+        return (shown["values"], dict(chain(*published))) if len(published) == 2 else None
+
+    return wait_for(both, "a tick on the page and on MQTT")
+
+
+def test_every_value_on_the_page_is_that_of_mqtt_for_the_same_tick(host: Host, visit: Open) -> None:
+    shown, published = same_tick(host, visit(host.url))
+    assert shown == {name: published[name] for name in shown}
+    levels = ("state.modulators", "state.surprise", "state.rates")
+    measured = {name for name, value in published.items() if value is not None and name.startswith(levels)}
+    assert measured <= set(shown)
+    assert sum(value is not None for value in shown.values()) > 40
+
+
+def test_the_page_asks_this_host_alone_and_complains_of_nothing(host: Host, visit: Open) -> None:
+    watched: list[Watched] = []
+    page = visit(host.url, before=lambda page: watched.append(Watched(page)))
+    sequence = page.evaluate(VALUES)["sequence"]
+    wait_for(lambda: page.evaluate(VALUES)["sequence"] > sequence, "a tick more on the page")
+    assert watched[0].troubles == []
+    assert {f"{host.url}page.js", f"{host.url}events"} <= set(watched[0].requests)
+    assert all(url.startswith(host.url) for url in watched[0].requests)
+
+
+def test_a_reward_that_is_sent_in_is_listed_and_said(host: Host, visit: Open) -> None:
+    page = visit(host.url)
+    reward = b'{"kind":"WorkAccepted","units":3.0,"latency_ms":12.5,"source":"the night build"}'
+    host.listener.ask("neuromodd/lab/in/reward", reward)
+    newest = page.locator("#events li[data-topic=reward]", has_text="the night build").first
+    expect(newest).to_contain_text("Work accepted 3 units, from the night build, in 12.5 ms")
     expect(page.locator("#said")).to_contain_text("Work accepted")
 
 
-def test_the_page_comes_back_by_itself_when_the_daemon_was_killed_and_started_again(
-    start: Callable[..., Daemon], port: int, view: Callable[..., Viewed]
+def test_a_daemon_that_hangs_is_shown_as_stale_until_it_goes_on(host: Host, visit: Open) -> None:
+    page = visit(host.url)
+    banner = page.locator("#stale")
+    expect(banner).to_be_hidden()
+    host.daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        page.wait_for_selector("html[data-link=stale]")
+        assert re.match(r"Stale: last row \d\d:\d\d:\d\d, \d+ s ago\.", banner.inner_text())
+        expect(page).to_have_title(re.compile("stale"))
+        expect(page.locator("#said")).to_contain_text("Stale")
+    finally:
+        host.daemon.process.send_signal(signal.SIGCONT)
+    page.wait_for_selector("html[data-link=live]")
+    expect(banner).to_be_hidden()
+    expect(page.locator("#said")).to_contain_text("back")
+
+
+def test_the_page_comes_back_after_a_kill_and_a_restart_and_begins_afresh(
+    tmp_path: Path, visit: Open
 ) -> None:
-    daemon = start()
-    viewed = view(port)
-    page = viewed.live()
-    before = page.locator("html").get_attribute("data-sequence")
-    daemon.end(signal.SIGKILL)
-    expect(page.locator("#link")).to_have_text("lost", timeout=WAIT_MS)
-    expect(page.locator("#stale")).to_contain_text("Stale: nothing new since")
-    expect(page.locator("#said")).to_have_text("What is shown is stale.")
-    start("--node", "reborn")
-    expect(page.locator("#link")).to_have_text("live", timeout=WAIT_MS)
-    expect(page.locator("#node")).to_have_text("reborn")
-    expect(page.locator("#stale")).to_be_hidden()
-    page.wait_for_function("old => document.documentElement.dataset.sequence !== old", arg=before)
-    # The refused attempts in between are the browser's own to tell.
-    assert [said for said in viewed.complaints if "net::ERR" not in said] == []
+    host = Host(tmp_path)
+    try:
+        page = visit(host.url)
+        wait_for(lambda: page.evaluate(VALUES)["sequence"] >= 2, "two ticks on the page")
+        host.daemon.process.kill()
+        host.daemon.wait()
+        page.wait_for_selector("html[data-link=lost]")
+        expect(page.locator("#stale")).to_contain_text("No connection to the daemon")
+        host.daemon.close()
+        host.start()
+        page.wait_for_selector("html[data-link=live]")
+        expect(page.locator("#stale")).to_be_hidden()
+        shown, published = same_tick(host, page)
+        assert shown == {name: published[name] for name in shown}
+    finally:
+        host.close()
 
 
-def test_a_daemon_that_is_stopped_is_shown_as_stale_until_it_goes_on(
-    start: Callable[..., Daemon], port: int, view: Callable[..., Viewed]
+def test_ten_minutes_are_there_at_once_and_the_arrow_keys_read_them_out(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
 ) -> None:
-    daemon = start()
-    page = view(port).live()
-    daemon.process.send_signal(signal.SIGSTOP)
-    expect(page.locator("#link")).to_have_text("stale", timeout=WAIT_MS)
-    expect(page.locator("#stale")).to_contain_text("No ticks arrive.")
-    daemon.process.send_signal(signal.SIGCONT)
-    expect(page.locator("#link")).to_have_text("live", timeout=WAIT_MS)
-    expect(page.locator("#stale")).to_be_hidden()
-
-
-def test_what_the_daemon_says_of_itself_is_on_the_page(
-    start: Callable[..., Daemon], port: int, view: Callable[..., Viewed]
-) -> None:
-    start()
-    page = view(port).live()
-    expect(page.locator("#health dl").first).to_contain_text("connected with MQTT 5", timeout=WAIT_MS)
-    expect(page.locator(".sensors tbody tr").filter(has_text="cpu")).to_contain_text("ok")
-    expect(page.locator(".heat tbody tr")).to_have_count(8)
-    expect(page.locator(".neurons li")).to_have_count(13)
-
-
-# On a made-up feed
-
-CHANNELS = ["cpu", "memory", "gpu", "gpu_memory", "power", "thermal", "io", "work"]
-HOSTILE = "<img src=x onerror=alert(1)>"
-BEGIN_S = 1_700_000_000.0
-
-
-def hello(columns: Sequence[Column], **more: Any) -> dict[str, Any]:
-    weights = {
-        "time_utc": "2023-11-14T22:13:20Z",
-        "channels": CHANNELS,
-        "now": [[0.5] * 8 for _ in range(8)],
-        "before": [[0.5] * 7 + [0.25] for _ in range(8)],
-        "before_utc": "2023-11-14T22:03:20Z",
-    }
-    sensors = {"hwmon": {"state": "failed", "error": HOSTILE, "failures": 3, "duration_ms": None}}
-    ticks = {"count": 9, "late": 0, "missed": 0, "gaps": 0, "lateness_p50_ms": 1, "lateness_p99_ms": 2}
-    outbox = {"waiting": 2, "waiting_bytes": 9, "oldest_age_s": 1, "dropped": 0, "error": None}
-    mqtt = {"connected": False, "protocol": "5", "taken_over": False, "error": HOSTILE, "outbox": outbox}
-    checkpoint = {"age_s": 5.0, "written": 1, "failures": 0, "error": None}
-    health = {"sensors": sensors, "ticks": ticks, "mqtt": mqtt, "checkpoint": checkpoint, "recorder": None}
-    return {
-        "version": "1",
-        "node": HOSTILE,
-        "interval_s": 1.0,
-        "row_interval_s": 1.0,
-        "window_s": 600.0,
-        "started_utc": "2023-11-14T22:13:20Z",
-        "columns": [column.values() for column in columns],
-        "dimensions": {"channels": 8, "lif_neurons": 8, "izhikevich_neurons": 5},
-        "info": {},
-        "health": {**health, "uptime_s": 9.0},
-        "alive": {},
-        "fault": None,
-        "events": [],
-        "weights": weights,
-        **more,
-    }
-
-
-COLUMNS = (
-    Column("state.modulators.dopamine", "modulators", "dopamine", "", 0.0, 1.0),
-    Column("state.surprise.total", "surprise", "total", "", 0.0, 1.0),
-    Column("telemetry.cpu.utilization_ratio", "cpu", "utilization", "ratio", 0.0, 1.0),
-    Column("telemetry.gpus[0].temperature_celsius", "gpus", "GPU 0 temperature", "celsius"),
-    Column(f"telemetry.thermal[{HOSTILE}].temperature_celsius", "thermal", HOSTILE, "celsius"),
-)
-
-
-def row(second: int, *values: float | None) -> list[float | None]:
-    return [second, BEGIN_S + second, *values]
-
-
-class Feed:
-    """Serves the page, and a stream that was written beforehand."""
-
-    def __init__(self, events: Sequence[tuple[str, Any]]) -> None:
-        stream = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events).encode()
-        folder = resources.files("neuromodd.dashboard") / "page"
-        ended = self._ended = threading.Event()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.lstrip("/") or "index.html"
-                body = stream if name == "events" else (folder / name).read_bytes()
-                kind = "text/event-stream" if name == "events" else TYPES[f".{name.split('.')[-1]}"]
-                self.send_response(200)
-                for key, value in {**HEADERS, "content-type": kind}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(body)
-                self.wfile.flush()
-                if name == "events":
-                    ended.wait()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._ended.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def feed() -> Iterator[Callable[..., Feed]]:
-    """Serves streams: what `hello` says, rows, and what comes after them."""
-    served: list[Feed] = []
-
-    def serve(
-        rows: Sequence[list[float | None]],
-        *after: tuple[str, Any],
-        columns: Sequence[Column] = COLUMNS,
-        **of: Any,
-    ) -> Feed:
-        served.append(Feed([("hello", hello(columns, **of)), ("rows", list(rows)), ("live", {}), *after]))
-        return served[-1]
-
-    yield serve
-    for one in served:
-        one.close()
-
-
-FAULT = {
-    "id": "f",
-    "class": "GpuDieDead",
-    "code": "ERR_SILICON_DEAD",
-    "confidence": 0.9,
-    "time_utc": "2023-11-14T22:13:22Z",
-    "since_utc": "2023-11-14T22:13:22Z",
-    "evidence": [{"reading": "gpus.0.fault", "value": HOSTILE, "rule": "the driver has lost it"}],
-}
-
-
-def test_text_from_a_host_is_text_and_never_markup(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
-) -> None:
-    served = feed([row(0, 0.5, 0.1, 0.2, 60.0, 50.0)], ("event", {"topic": "fault", "payload": FAULT}))
-    viewed = view(served.port)
-    page = viewed.live()
-    expect(page.locator("#events .fault")).to_contain_text(HOSTILE)
-    expect(page.locator("#node")).to_have_text(HOSTILE)
-    assert page.locator("main img").count() == 0
-    assert viewed.complaints == []
-
-
-def test_a_fault_is_shown_with_its_evidence_and_in_the_head_of_the_page(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
-) -> None:
-    served = feed([row(0, 0.5, 0.1, 0.2, 60.0, 50.0)], ("event", {"topic": "fault", "payload": FAULT}))
-    page = view(served.port).live()
-    item = page.locator("#events .fault")
-    expect(item).to_contain_text("GpuDieDead (ERR_SILICON_DEAD)")
-    expect(item).to_contain_text("confidence 90 %")
-    expect(item.locator(".evidence li")).to_contain_text("the driver has lost it")
-    expect(page.locator("#fault")).to_contain_text("ERR_SILICON_DEAD")
-
-
-def test_what_is_not_measured_is_a_dash_and_a_group_without_values_is_named_once(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
-) -> None:
-    served = feed([row(0, 0.5, 0.1, 0.4, None, None), row(1, 0.5, 0.1, None, None, None)])
-    page = view(served.port).live()
-    cpu = page.locator('[data-name="telemetry.cpu.utilization_ratio"]')
-    expect(cpu).to_have_text("\u2013")
-    expect(cpu).to_have_attribute("data-value", "")
-    expect(page.locator("#absent")).to_contain_text("gpus, temperatures")
-    assert page.locator('[data-group="gpus"]').count() == 0
-
-
-def test_a_device_that_is_found_later_is_shown(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
-) -> None:
-    values = [column.values() for column in COLUMNS]
-    served = feed(
-        [row(0, 0.5, 0.1, 0.4)],
-        ("columns", values),
-        ("row", row(1, 0.5, 0.1, 0.4, 61.5)),
-        columns=COLUMNS[:3],
-    )
-    page = view(served.port).live()
-    gpu = page.locator('[data-name="telemetry.gpus[0].temperature_celsius"]')
-    expect(gpu).to_have_text("61.5 °C")
-
-
-def test_the_keyboard_reaches_every_chart_and_reads_out_the_past(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
-) -> None:
-    rows = [row(second, second / 100, 0.1, 0.4, 60.0, 50.0) for second in range(60)]
-    page = view(feed(rows).port).live()
-    reached = set()
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.closest('main > section, a')?.id"))
-    assert {"modulators", "surprise", "spikes", "telemetry"} <= reached
-    page.locator("#modulators .chart").focus()
-    page.keyboard.press("Home")
-    expect(page.locator("#said")).to_contain_text("dopamine 0.000, ")
-    page.keyboard.press("ArrowRight")
-    expect(page.locator('[data-name="state.modulators.dopamine"]')).to_have_text("0.010")
+    life = live()
+    page = visit(feed(life, [life.tick(**everything) for _ in range(700)]).url)
+    chart = page.get_by_role("slider", name="dopamine, over time")
+    chart.focus()
+    said: list[str] = []
+    for key in ("End", "ArrowLeft", "PageDown", "Shift+ArrowLeft", "Home"):
+        page.keyboard.press(key)
+        said.append(chart.get_attribute("aria-valuetext") or "")
+    # The last of 700 is 11:39 after nine in the evening in Tokyo.
+    times = [text.rpartition("at ")[2] for text in said]
+    assert times == ["21:11:39", "21:11:38", "21:10:38", "21:10:28", "21:01:39"]
+    assert all(re.match(r"dopamine \d\.\d{3}, tonic \d\.\d{3}, phasic ", text) for text in said)
+    expect(page.locator("#tip")).to_contain_text("21:01:39")
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("slider", name="cortisol, over time")).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.locator('[data-name="state.modulators.dopamine"]')).to_have_text("0.590")
+    expect(page.locator("#tip")).to_be_hidden()
 
 
-def test_what_has_changed_in_the_weights_is_told_by_a_sign(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
+def test_the_pointer_reads_out_what_is_under_it(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
 ) -> None:
-    page = view(feed([row(0, 0.5, 0.1, 0.4, 60.0, 50.0)]).port).live()
-    changed = page.locator(".heat td.changed")
-    expect(changed).to_have_count(8)
-    expect(changed.first).to_have_text("0.50▲.25")
+    life = live()
+    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    page.locator("#modulators .slider").first.hover(position={"x": 2, "y": 10})
+    expect(page.locator("#tip")).to_contain_text("dopamine")
+    expect(page.locator("#tip")).to_contain_text("21:00:00")
+    page.mouse.move(2, 2)
+    expect(page.locator("#tip")).to_be_hidden()
 
 
-def test_of_a_large_network_the_page_says_that_it_shows_the_first_neurons(
-    feed: Callable[..., Feed], view: Callable[..., Viewed]
+def test_the_tab_key_finds_all_there_is_and_each_has_a_name(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
 ) -> None:
-    rates = [Column(f"state.rates.lif.{of}", "rates", "cpu", "", 0.0, 1.0) for of in range(32)]
-    large = {"channels": 8, "lif_neurons": 10_000, "izhikevich_neurons": 0}
-    page = view(feed([row(0, *[0.1] * 32)], columns=rates, dimensions=large).port).live()
-    expect(page.locator("#raster-scale")).to_contain_text("the first 32 of 10,000 LIF neurons")
+    life = live()
+    life.brain.take(WorkAccepted(source="a"))
+    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    focused = """() => {
+      const on = document.activeElement;
+      const name = on.getAttribute("aria-label") ?? on.textContent;
+      const section = on.closest("section");
+      return [section?.id || section?.ariaLabel || on.className || on.id, name.trim()];
+    }"""
+    stops = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        stops.append(tuple(page.evaluate(focused)))
+        if page.evaluate("document.activeElement === document.body"):
+            break
+    places = [place for place, _ in stops]
+    assert places[:2] == ["skip", "zone"]
+    wanted = {"modulators", "surprise", "spikes", "events", "weights", "CPU", "GPU 0", "Tick"}
+    assert wanted <= set(places)
+    # One stop a section or card, and not one a chart.
+    assert len(stops) < 30
+    assert all(name for _, name in stops[:-1])
 
 
-def painted(page: Page) -> list[int]:
-    """Columns of pixels of dopamine's line that have ink above the baseline."""
-    found: list[int] = page.evaluate(
-        """() => {
-          const canvas = document.querySelector("#modulators canvas");
-          const { width, height } = canvas;
-          const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-          const above = Array.from({ length: height - 2 }, (_, y) => y);
-          const inked = (x) => above.some((y) => data[(y * width + x) * 4 + 3] > 60);
-          return Array.from({ length: width }, (_, x) => x).filter(inked);
+def test_the_arrow_keys_walk_through_the_weights(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    grid = page.get_by_role("grid").first
+    grid.locator("td[tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    weight = life.brain.engine.weights[1][1]
+    expect(page.locator("#weights .readout").first).to_contain_text(f"memory to memory: {weight:.3f}")
+    exact = json.loads(page.evaluate("document.activeElement.dataset.value"))
+    assert exact == pytest.approx(weight, abs=1e-4)
+
+
+def test_what_strangers_call_their_things_is_shown_as_text(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    hostile = "</script><img src=x onerror=document.title='owned'><b id=owned>"
+    life = live()
+    life.brain.take(WorkAccepted(source=hostile))
+    life.brain.take(BreakthroughFound(metric=hostile, value=1.0))
+    life.brain.take(SourceSwitch(previous=hostile, current="&lt;"))
+    sensors = (TemperatureSample(name=hostile, temperature_celsius=1.0),)
+    status = {"state": "failed", "error": hostile, "failures": 1, "duration_ms": None}
+    health = {**HEALTH, "sensors": {hostile: status}, "mqtt": {**HEALTH["mqtt"], "error": hostile}}
+    page = visit(feed(life, [life.tick(**{**everything, "thermal": sensors})], health=health).url)
+    for section in ("#events", "#telemetry", "#health"):
+        expect(page.locator(section)).to_contain_text(hostile)
+    expect(page.locator("#events")).to_contain_text("&lt;")
+    assert page.locator("#owned, img[src=x]").count() == 0
+    assert "owned" not in page.title()
+
+
+def test_what_this_host_never_measured_is_left_out_and_said(live: Live, feed: Feeds, visit: Open) -> None:
+    life = live()
+    page = visit(feed(life, [life.tick() for _ in range(3)]).url)
+    expect(page.locator("#telemetry-note")).to_contain_text("Not measured on this host: CPU, memory, GPUs,")
+    expect(page.locator("#surprise-note")).to_contain_text("Not measured here: cpu, memory, gpu,")
+    assert page.locator("[data-name^='telemetry.']").count() == 0
+
+
+def test_a_reading_that_fails_is_a_dash_and_one_that_is_new_appears(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    served = feed(life, [life.tick(cpu=everything["cpu"]) for _ in range(3)])
+    page = visit(served.url)
+    served.offer([life.tick(gpus=everything["gpus"])])
+    lost = page.locator("[data-name='telemetry.cpu.utilization_ratio']")
+    expect(lost).to_have_attribute("data-value", "null")
+    expect(lost).to_have_text(re.compile(r"^\W not measured$"))
+    found = page.locator("[data-name='telemetry.gpus[0].temperature_celsius']")
+    expect(found).to_have_text("66.0 °C")
+
+
+def test_a_fault_is_shown_with_its_evidence_and_its_end(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    well = {**everything, "gpus": everything["gpus"][:1]}
+    served = feed(life, [life.tick(**well) for _ in range(5)])
+    page = visit(served.url)
+    served.offer([life.tick(**everything) for _ in range(20)])
+    expect(page.locator("#fault")).to_have_text(re.compile(r"ERR_SILICON_DEAD for \d+ s"))
+    entry = page.locator("#events li[data-kind=bad]").first
+    expect(entry).to_contain_text("Fault: GpuDieDead")
+    expect(entry.locator(".evidence")).to_contain_text("gpus.1.lost true — device lost")
+    expect(page.locator("#said")).to_contain_text("GpuDieDead")
+    served.offer([life.tick(**well) for _ in range(30)])
+    expect(page.locator("#fault")).not_to_contain_text("ERR_SILICON_DEAD")
+
+
+def test_every_chart_says_in_words_what_it_shows(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    expect(page.get_by_role("img").first).to_have_accessible_name(
+        re.compile("dopamine over ten minutes: now ")
+    )
+    words = page.evaluate("[...document.querySelectorAll('canvas')].map((chart) => chart.ariaLabel)")
+    assert len(words) > 60
+    assert all(re.search("ten minutes|^Rewards|^In ten", said) for said in words), words
+    assert "CPU, utilization, over ten minutes: now 33.3 %, from 33.3 %" in words
+
+
+def test_of_a_large_network_the_first_neurons_are_shown(live: Live, feed: Feeds, visit: Open) -> None:
+    life = live()
+    life.brain = Brain(
+        BrainParameters(engine=EngineConfig(lif_neurons=1000, izhikevich_neurons=40)), compiled=False
+    )
+    page = visit(feed(life, [life.tick() for _ in range(2)]).url)
+    expect(page.locator("#spikes-note")).to_contain_text("the first 32 of 1\u202f000 LIF")
+    expect(page.locator("#spikes-note")).to_contain_text("the first 16 of 40 Izhikevich")
+    expect(page.locator("#weights-note")).to_contain_text("The first 32 of 1\u202f000 neurons")
+    assert page.locator("[data-name^='state.rates.']").count() == 48
+
+
+def test_nothing_has_to_be_scrolled_sideways(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    life.brain.take(WorkAccepted(source="anamewithoutanyplacetobreakit" * 4))
+    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    hidden = """() => [document.documentElement, ...document.querySelectorAll(".scroll")]
+      .map((part) => part.scrollWidth - part.clientWidth)"""
+    for width in (320, 360, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(hidden) == [0, 0], width
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_every_text_can_be_read(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any], scheme: str
+) -> None:
+    life = live()
+    ticks = [life.tick(**everything) for _ in range(30)]
+    served = feed(life, ticks)
+    page = visit(served.url, color_scheme=scheme)
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 300
+    assert contrasts[0][0] >= 4.5, contrasts[:5]
+    dark = (
+        sum(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")) < 300
+    )
+    assert dark == (scheme == "dark")
+
+
+def test_times_turn_to_utc_and_stay_so(live: Live, feed: Feeds, visit: Open) -> None:
+    life = live()
+    page = visit(feed(life, [life.tick(), life.tick()]).url)
+    expect(page.locator("#tick")).to_contain_text("21:00:01")
+    page.get_by_role("button", name="UTC").click()
+    expect(page.locator("#tick")).to_contain_text("12:00:01 UTC")
+    page.reload()
+    expect(page.locator("#tick")).to_contain_text("12:00:01 UTC")
+
+
+def test_a_daemon_of_another_version_brings_its_own_page(
+    live: Live, feed: Feeds, visit: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = live()
+    served = feed(life, [life.tick(), life.tick()])
+    page = visit(served.url)
+    page.evaluate("window.old = true")
+    served.follow(2.0)
+    # The same version: it goes on.
+    wait_for(lambda: "a tick each 2 s" in page.locator("#about").inner_text(), "another interval")
+    assert page.evaluate("window.old")
+    monkeypatch.setattr("neuromodd.dashboard.web.__version__", "99.0")
+    served.follow(3.0)
+    expect(page.locator("#about")).to_contain_text("neuromodd 99.0")
+    wait_for(lambda: page.evaluate("window.old !== true"), "the page of the other version")
+
+
+def test_without_javascript_the_page_says_where_the_numbers_are(host: Host, visit: Open) -> None:
+    page = visit(host.url, java_script_enabled=False)
+    expect(page.locator("noscript .banner")).to_contain_text("/metrics")
+
+
+def test_a_page_that_is_open_for_days_keeps_no_more_than_its_window(host: Host, visit: Open) -> None:
+    kept = visit(host.url).evaluate(
+        """async () => {
+          const { Store } = await import("/store.js");
+          const store = new Store(() => {});
+          const column = { name: "a", group: "b", low: null, high: null };
+          store.take("hello", { window_s: 600, row_interval_s: 1, columns: [column] });
+          for (let at = 0; at < 5000; at += 1) {
+            store.take("row", [at, 1000 + at + (at > 4000 ? 100 : 0) + (at > 4900 ? 50 : 0), at]);
+            store.take("event", { topic: "reward", payload: {} });
+          }
+          return [store.rows.length, store.events.length, store.gaps];
         }"""
     )
-    return found
+    # The gap before that is as long gone as the rows on both sides of it.
+    assert kept == [551, 256, [[6000, 6051]]]
 
 
-def test_a_gap_in_time_is_a_gap_in_the_line(feed: Callable[..., Feed], view: Callable[..., Viewed]) -> None:
-    seconds = [*range(200), *range(400, 600)]
-    page = view(feed([row(second, 0.5, 0.1, 0.4, 60.0, 50.0) for second in seconds]).port).live()
-    inked = painted(page)
-    width = page.evaluate("document.querySelector('#modulators canvas').width")
-    assert not [x for x in inked if 0.36 * width < x < 0.64 * width]
-    assert len(inked) > 0.6 * width
+def test_what_was_not_measured_is_a_gap_in_the_line(host: Host, visit: Open) -> None:
+    pieces = visit(host.url).evaluate(
+        """async () => {
+          const { Store } = await import("/store.js");
+          const { pieces } = await import("/lines.js");
+          const store = new Store(() => {});
+          store.take("hello", { window_s: 600, row_interval_s: 1, columns: [{ name: "a", group: "b" }] });
+          // Not measured at 3, no rows from 5 to 60.
+          const values = [[1, 10], [2, 11], [3, null], [4, 12], [60, 13], [61, 14]];
+          store.take("rows", values.map(([at, value], sequence) => [sequence, at, value]));
+          return pieces({ store, x: (time) => time }, store.columns[0], (value) => value);
+        }"""
+    )
+    assert pieces == [[[1, 10], [2, 11]], [[4, 12]], [[60, 13], [61, 14]]]
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_it_fits_and_can_be_read(
-    feed: Callable[..., Feed], view: Callable[..., Viewed], size: dict[str, int], scheme: str
+def test_a_stream_that_was_refused_or_is_dead_is_opened_anew(host: Host, visit: Open) -> None:
+    opened = {("CLOSED", 4): 1, ("CLOSED", 6): 2, ("OPEN", 19): 1, ("OPEN", 21): 2, ("CONNECTING", 21): 2}
+    tried = visit(host.url).evaluate(
+        """async (cases) => {
+          const { Stream } = await import("/stream.js");
+          const { EventSource } = window;
+          return cases.map(([state, silence]) => {
+            let [tried, now] = [0, 0];
+            performance.now = () => now;
+            window.EventSource = class extends EventTarget {
+              static OPEN = EventSource.OPEN;
+              static CLOSED = EventSource.CLOSED;
+              readyState = EventSource[state];
+              constructor() { super(); tried += 1; }
+              close() {}
+            };
+            const stream = new Stream({ complete: true, interval: 1 }, () => {});
+            now = 1000 * silence;
+            stream.judge();
+            return tried;
+          });
+        }""",
+        list(opened),
+    )
+    assert tried == list(opened.values())
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        ("", 6.6, "6.600"),
+        ("", 12, "12.0"),
+        ("bytes", 0, "0 B"),
+        ("bytes", 12_345_678_901, "11.5 GiB"),
+        ("bytes_per_s", 2e6 / 3, "651 KiB/s"),
+        ("celsius", -3.04, "\N{MINUS SIGN}3.0 °C"),
+        ("hz", 3_412_345_678.9, "3.41 GHz"),
+        ("ms", 0.0004, "0.00 ms"),
+        ("per_s", 12_345.678, "12.3 k/s"),
+        ("ratio", 1 / 3, "33.3 %"),
+        ("ratio", -0.0001, "0.0 %"),
+        ("rpm", 1234.0, "1234 rpm"),
+        ("volts", 1.0125, "1.012 V"),
+        ("watts", 45.678901, "45.7 W"),
+        ("watts", None, "not measured"),
+    ],
+)
+def test_numbers_are_written_as_people_read_them(
+    blank: Page, unit: str, value: float | None, text: str
 ) -> None:
-    served = feed([row(0, 0.5, 0.1, 0.4, 60.0, 50.0)], ("event", {"topic": "fault", "payload": FAULT}))
-    page = view(served.port, viewport=size, color_scheme=scheme).live()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    faint = page.evaluate(CONTRAST)
-    assert faint == []
+    shown = blank.evaluate(
+        """async ([value, unit]) => {
+          const { written } = await import("/format.js");
+          return written(value, { name: "a", unit });
+        }""",
+        [value, unit],
+    )
+    assert shown == text
 
 
-CONTRAST = """() => {
-  const parsed = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b]
-    .map((of) => of / 255)
-    .map((of) => (of <= 0.04045 ? of / 12.92 : ((of + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, of, at) => sum + of * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (element) => {
-    const stack = [];
-    for (let of = element; of; of = of.parentElement) {
-      const [r, g, b, a = 1] = parsed(getComputedStyle(of).backgroundColor);
-      stack.push([r, g, b, a]);
-      if (a === 1) break;
-    }
-    const over = (under, [r, g, b, a]) => [r, g, b].map((of, at) => of * a + (under[at] ?? 255) * (1 - a));
-    return stack.reduceRight(over, []);
-  };
-  const texts = (of) => [...of.childNodes].filter((child) => child.nodeType === 3 && child.data.trim());
-  return [...document.querySelectorAll("body *")]
-    .filter((of) => of.checkVisibility() && texts(of).length)
-    .filter((of) => !of.closest(".unseen, .skip, noscript"))
-    .map((of) => {
-      const both = [light(parsed(getComputedStyle(of).color)), light(behind(of))].sort((a, b) => a - b);
-      return [of.textContent.trim().slice(0, 30), (both[1] + 0.05) / (both[0] + 0.05)];
-    })
-    .filter(([, contrast]) => contrast < 4.5);
-}"""
-"""Every text whose contrast to what is behind it is below that of WCAG's AA."""
+@pytest.fixture(scope="module")
+def blank(host: Host, browser: Browser) -> Iterator[Page]:
+    """A page whose modules are asked one by one."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(host.url)
+    yield page
+    context.close()
+
+
+def test_health_tells_broker_checkpoint_and_sensors(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    served = feed(life, [life.tick(**everything)])
+    page = visit(served.url)
+    expect(page.locator("[data-fact=broker]")).to_contain_text("connected")
+    expect(page.locator("[data-fact=checkpoint]")).to_contain_text("at 1 May, 20:59:47")
+    expect(page.locator("[data-sensor=nvml]")).to_contain_text("past its deadline of 2.0 s")
+    expect(page.locator("[data-sensor=rapl]")).to_contain_text("failed")
+    absent = page.locator("[data-sensor=amdgpu]")
+    expect(absent).to_be_hidden()
+    page.get_by_text("2 find nothing to measure here").click()
+    expect(absent).to_contain_text("no card")
+    down = {**HEALTH["mqtt"], "connected": False, "error": "Connection refused"}
+    served.say("health", {**HEALTH, "mqtt": down})
+    expect(page.locator("[data-fact=broker]")).to_contain_text("not connected")
+    expect(page.locator("[data-fact=broker]")).to_contain_text("Connection refused")
+    expect(absent).to_be_visible()

@@ -1,74 +1,117 @@
-// Numbers and times as people read them. Null is "not measured" and is shown as a dash, never as 0.
+// Numbers as people read them: always as many digits, so that they stand still.
 
-export const DASH = "–";
+export const NONE = "–";
 
-const PREFIXES = ["", "k", "M", "G", "T"];
+const DECIMAL = ["", "k", "M", "G", "T", "P"];
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-function scaled(value, base, names) {
-  let step = 0;
-  while (Math.abs(value) >= base && step < names.length - 1) {
-    value /= base;
-    step += 1;
-  }
-  return [value, names[step]];
+/** A number with a minus that is as wide as a plus. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return text.startsWith("-") ? (Number(text) === 0 ? text.slice(1) : `−${text.slice(1)}`) : text;
 }
 
-/** Some three significant digits, without an exponent. */
-export function short(value) {
+/** Three digits that count, of a size that nobody knows. */
+function three(value) {
   const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size < 0.001) return value < 0 ? "> -0.001" : "< 0.001";
-  if (size >= 100) return value.toFixed(0);
-  if (size >= 10) return value.toFixed(1);
-  return value.toFixed(2);
+  if (size >= 1e6) return value.toExponential(2).replace("-", "−").replace("e+", "e");
+  if (size >= 100) return fixed(value, 0);
+  return fixed(value, size >= 10 ? 1 : 2);
 }
 
-const SHOWN = {
-  ratio: (value) => `${(value * 100).toFixed(value < 0.0995 ? 1 : 0)} %`,
-  celsius: (value) => `${value.toFixed(1)} °C`,
-  watts: (value) => `${short(value)} W`,
-  volts: (value) => `${value.toFixed(3)} V`,
-  hz: (value) => scaled(value, 1000, PREFIXES.map((name) => `${name}Hz`)).map((of, at) => (at ? of : short(of))).join(" "),
-  bytes: (value) => scaled(value, 1024, BINARY).map((of, at) => (at ? of : short(of))).join(" "),
-  bytes_per_s: (value) => `${SHOWN.bytes(value)}/s`,
-  per_s: (value) => scaled(value, 1000, PREFIXES).map((of, at) => (at ? of : short(of))).join(" ").trim() + "/s",
-  rpm: (value) => `${value.toFixed(0)} rpm`,
-  ms: (value) => `${short(value)} ms`,
-  ns: (value) => `${short(value)} ns`,
-  cores: (value) => `${short(value)} cores`,
+function scaled(value, base, names) {
+  let place = 0;
+  while (Math.abs(value) >= base * 0.9995 && place < names.length - 1) {
+    value /= base;
+    place += 1;
+  }
+  const whole = base === 1024 && place === 0;
+  return [whole ? fixed(value, 0) : three(value), names[place]];
+}
+
+const WRITERS = {
+  "": (value) => [Math.abs(value) < 100 && !Number.isInteger(value) ? fixed(value, 3) : three(value), ""],
+  ratio: (value) => [fixed(value * 100, 1), "%"],
+  celsius: (value) => [fixed(value, 1), "°C"],
+  watts: (value) => [fixed(value, 1), "W"],
+  volts: (value) => [fixed(value, 3), "V"],
+  joules: (value) =>
+    scaled(
+      value,
+      1000,
+      DECIMAL.map((prefix) => `${prefix}J`),
+    ),
+  hz: (value) =>
+    scaled(
+      value,
+      1000,
+      DECIMAL.map((prefix) => `${prefix}Hz`),
+    ),
+  bytes: (value) => scaled(value, 1024, BINARY),
+  bytes_per_s: (value) =>
+    scaled(
+      value,
+      1024,
+      BINARY.map((name) => `${name}/s`),
+    ),
+  per_s: (value) =>
+    scaled(
+      value,
+      1000,
+      DECIMAL.map((prefix) => `${prefix}/s`),
+    ),
+  rpm: (value) => [fixed(value, 0), "rpm"],
+  cores: (value) => [three(value), "cores"],
+  s: (value) => [three(value), "s"],
+  ms: (value) => [three(value), "ms"],
+  ns: (value) => [fixed(value, 3), "ns"],
 };
 
-/** A value of a column, with its unit. */
-export function shown(value, column) {
-  if (value === null || value === undefined) return DASH;
-  const of = SHOWN[column.unit];
-  return of ? of(value) : column.group === "modulators" || column.group === "parts" ? value.toFixed(3) : short(value);
+const YES_NO = new Set(["telemetry.power.on_mains"]);
+
+/** The digits and the unit of a column's value; the unit is empty where there is none. */
+export function parts(value, column) {
+  if (value === null || value === undefined) return [NONE, ""];
+  if (YES_NO.has(column.name)) return [value ? "yes" : "no", ""];
+  if (column.level) return [fixed(value, 3), ""];
+  return (WRITERS[column.unit] ?? WRITERS[""])(value);
 }
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
-
-/** The time of day where the reader is. */
-export const clock = (seconds) => CLOCK.format(new Date(seconds * 1000));
-
-export const minute = (seconds) => MINUTE.format(new Date(seconds * 1000));
-
-/** The time of day, and the day if it is not today. */
-export function when(seconds) {
-  const time = new Date(seconds * 1000);
-  const today = new Date().toDateString() === time.toDateString();
-  return today ? clock(seconds) : `${DAY.format(time)}, ${clock(seconds)}`;
+/** A column's value as a text. */
+export function written(value, column) {
+  if (value === null || value === undefined) return "not measured";
+  const [digits, unit] = parts(value, column);
+  return unit ? `${digits} ${unit}` : digits;
 }
 
-export const utc = (seconds) => new Date(seconds * 1000).toISOString();
+/** From the lowest to the highest, the unit once where it is the same. */
+export function range(low, high, column) {
+  const [from, unit] = parts(low, column);
+  const [to, same] = parts(high, column);
+  if (from === to && unit === same) return `${from} ${unit}`.trim();
+  return `${from}${unit === same || !unit ? "" : ` ${unit}`} to ${to} ${same}`.trim();
+}
+
+/** The end of a scale: digits, and as much of the unit as tells its size. */
+export function short(value, column) {
+  const [digits, unit] = parts(value, column);
+  return `${digits} ${unit.replace(/Hz$|\/s$|rpm$|cores$/, "")}`.trim();
+}
+
+/** A level or a weight, with three digits after the point. */
+export const level = (value) => (value === null || value === undefined ? NONE : fixed(value, 3));
+
+/** A change, with its sign. */
+export const signed = (value, digits) => (value > 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
+
+/** A count with its thousands apart. */
+export const count = (value) =>
+  value === null || value === undefined ? NONE : String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
 /** "12 s", "3 min", "5 h", "2 d". */
 export function lasting(seconds) {
-  if (seconds === null || seconds === undefined) return DASH;
   if (seconds < 120) return `${Math.floor(seconds)} s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} d`;
+  if (seconds < 172_800) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
 }

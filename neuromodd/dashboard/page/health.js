@@ -1,90 +1,118 @@
-// The daemon's own health: broker, ticks, checkpoints, sensors.
+// How the daemon itself is doing: broker, checkpoints, ticks, sensors.
 
-import { make, say } from "./elements.js";
-import { DASH, lasting } from "./format.js";
-
-const count = (number, one, many) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
-
-function broker(mqtt) {
-  if (mqtt.taken_over) return ["bad", "another daemon has our name"];
-  const waiting = mqtt.outbox.waiting ? `, ${count(mqtt.outbox.waiting, "event waits", "events wait")}` : "";
-  if (!mqtt.connected) return ["bad", `away${waiting}${mqtt.error ? `: ${mqtt.error}` : ""}`];
-  if (mqtt.error) return ["bad", `connected${waiting}, but ${mqtt.error}`];
-  return ["well", `connected with MQTT ${mqtt.protocol}${waiting}`];
-}
-
-function checkpoint(of) {
-  if (of.error) return ["bad", of.error];
-  return ["well", of.age_s === null ? "none written yet" : `${lasting(of.age_s)} old when last told, ${of.written} written`];
-}
-
-function ticks(of) {
-  const p99 = of.lateness_p99_ms === null ? DASH : `${of.lateness_p99_ms.toFixed(1)} ms`;
-  const words = `${of.count.toLocaleString()}; ${of.missed} missed, ${count(of.gaps, "gap", "gaps")}; late by ${p99} at most in 99 of 100`;
-  return [of.missed > of.count / 20 ? "bad" : "well", words];
-}
-
-function outbox(of) {
-  return of.error ? ["bad", of.error] : null;
-}
-
-function recorder(of) {
-  if (of === null) return null;
-  return of.error ? ["bad", of.error] : ["well", `${of.frames.toLocaleString()} frames, ${of.dropped} missing`];
-}
-
-const MARKS = { well: "✓", bad: "✗", none: "○" };
-const STATES = { ok: "well", absent: "none", failed: "bad", hung: "bad" };
+import { clock, seconds } from "./clock.js";
+import { bodyOf, find, make, write } from "./elements.js";
+import { count, lasting } from "./format.js";
+import { Sensors } from "./sensors.js";
+import { state } from "./state.js";
 
 export class Health {
-  constructor(section) {
-    this.list = section.querySelector("dl");
-    this.body = make("tbody");
-    const head = make("tr", {}, ...["Sensor", "State", "Took", "Failures"].map((name) => make("th", { scope: "col" }, name)));
-    this.absent = make("details", {}, make("summary"), make("dl"));
-    section
-      .querySelector(".wide")
-      .append(make("table", { class: "sensors", "aria-label": "Sensors" }, make("thead", {}, head), this.body), this.absent);
+  constructor(screen) {
+    this.store = screen.store;
+    this.facts = make("dl", { class: "facts" });
+    this.sensors = new Sensors();
+    bodyOf("health").append(this.facts, this.sensors.element);
   }
 
-  set(health) {
-    if (!health) return;
-    const parts = [
-      ["Broker", broker(health.mqtt)],
-      ["Outbox", outbox(health.mqtt.outbox)],
-      ["Checkpoint", checkpoint(health.checkpoint)],
-      ["Ticks", ticks(health.ticks)],
-      ["Recorder", recorder(health.recorder)],
-      ["Up for", ["well", lasting(health.uptime_s)]],
-    ].filter(([, judged]) => judged !== null);
-    this.list.replaceChildren(
-      ...parts.flatMap(([name, [kind, words]]) => [
-        make("dt", {}, name),
-        make("dd", { class: kind }, make("span", { class: "mark", "aria-hidden": "true" }, MARKS[kind]), ` ${words}`),
-      ]),
+  update(changes) {
+    if (!["hello", "health", "zone"].some((part) => changes.has(part))) return;
+    const { health } = this.store;
+    write(
+      find("health-note"),
+      health ? `As of ${clock.moment(seconds(health.time_utc))}.` : "Nothing is known yet.",
     );
-    const sensors = Object.entries(health.sensors);
-    const absent = sensors.filter(([, sensor]) => sensor.state === "absent");
-    this.body.replaceChildren(...sensors.filter((of) => !absent.includes(of)).map((of) => this.row(...of)));
-    this.absent.hidden = !absent.length;
-    say(this.absent.firstChild, `${count(absent.length, "sensor finds", "sensors find")} nothing to measure here`);
-    this.absent.lastChild.replaceChildren(
-      ...absent.flatMap(([name, sensor]) => [make("dt", {}, name), make("dd", {}, sensor.error?.replace(`${name}: `, "") ?? "absent")]),
-    );
-  }
-
-  row(name, sensor) {
-    const kind = STATES[sensor.state] ?? "bad";
-    const state = make("td", { class: kind }, make("span", { class: "mark", "aria-hidden": "true" }, MARKS[kind]), ` ${sensor.state}`);
-    if (sensor.error) state.append(make("small", {}, ` ${sensor.error}`));
-    const took = sensor.duration_ms === null ? DASH : `${sensor.duration_ms.toFixed(2)} ms`;
-    return make("tr", {}, make("th", { scope: "row" }, name), state, make("td", {}, took), make("td", {}, String(sensor.failures)));
+    const facts = [broker, checkpoint, ticks, recorder, sinks].map((fact) => health && fact(health));
+    this.facts.replaceChildren(...facts.filter(Boolean).map(shown));
+    this.sensors.show(health?.sensors ?? {});
   }
 }
 
-/** The badge of the connection to the daemon. */
-export function link(element, state) {
-  const words = { live: "live", stale: "stale", lost: "lost", connecting: "connecting" };
-  say(element, words[state]);
-  element.className = `badge ${state}`;
+function shown({ name, kind, text, more, error }) {
+  const said = more.filter(Boolean).join(" · ");
+  return make(
+    "div",
+    { "data-fact": name.toLowerCase() },
+    make("dt", {}, name),
+    make(
+      "dd",
+      {},
+      state(kind, text),
+      " ",
+      said ? make("span", { class: "more" }, said) : null,
+      error ? make("span", { class: "error" }, error) : null,
+    ),
+  );
+}
+
+const some = (number, text) => (number ? `${count(number)} ${text}` : null);
+
+function broker({ mqtt }) {
+  const { outbox, inbound } = mqtt;
+  const refused = Object.values(inbound?.refused ?? {}).reduce((sum, number) => sum + number, 0);
+  const waits =
+    outbox.oldest_age_s === null ? "waiting" : `waiting, the oldest for ${lasting(outbox.oldest_age_s)}`;
+  return {
+    name: "Broker",
+    kind: mqtt.connected ? (mqtt.error || outbox.error ? "warn" : "good") : "bad",
+    text: mqtt.connected ? "connected" : mqtt.taken_over ? "session taken over" : "not connected",
+    more: [
+      mqtt.protocol && `MQTT ${mqtt.protocol}`,
+      `${count(mqtt.published)} published`,
+      some(mqtt.dropped, "dropped"),
+      some(outbox.waiting, waits),
+      some(outbox.dropped, "events lost"),
+      inbound && `${count(inbound.taken)} ${inbound.taken === 1 ? "request" : "requests"} taken`,
+      some(refused, "refused"),
+    ],
+    error: [mqtt.error, outbox.error].filter(Boolean).join("; "),
+  };
+}
+
+function checkpoint({ checkpoint: of, time_utc: at }) {
+  const never = of.age_s === null;
+  return {
+    name: "Checkpoint",
+    kind: of.error ? "bad" : never ? "none" : "good",
+    text: never ? "none yet" : `at ${clock.moment(seconds(at) - of.age_s)}`,
+    more: [`${count(of.written)} written`, some(of.failures, "failed")],
+    error: of.error,
+  };
+}
+
+function ticks({ ticks: of, uptime_s: uptime }) {
+  const quantile = (value) => (value === null ? "–" : value.toFixed(value < 10 ? 2 : 0));
+  return {
+    name: "Ticks",
+    kind: of.missed ? "warn" : "good",
+    text: count(of.count),
+    more: [
+      some(of.late, "late"),
+      some(of.missed, "missed"),
+      some(of.gaps, of.gaps === 1 ? "gap" : "gaps"),
+      `lateness ${quantile(of.lateness_p50_ms)} ms, p99 ${quantile(of.lateness_p99_ms)} ms`,
+      `up ${lasting(uptime)}`,
+    ],
+  };
+}
+
+function recorder({ recorder: of }) {
+  if (!of) return null;
+  return {
+    name: "Recorder",
+    kind: of.error ? "bad" : "good",
+    text: of.error ? "failed" : "recording",
+    more: [`${count(of.frames)} frames`, some(of.dropped, "dropped"), some(of.failures, "failures"), of.file],
+    error: of.error,
+  };
+}
+
+function sinks({ sinks_failed: failed }) {
+  const named = Object.entries(failed ?? {});
+  if (!named.length) return null;
+  return {
+    name: "Sinks",
+    kind: "bad",
+    text: "failed",
+    more: named.map(([name, times]) => `${name} ${count(times)}`),
+  };
 }

@@ -1,41 +1,43 @@
-// The stream of the daemon, and whether it is alive. A reconnect is the browser's business; each begins with `hello`.
+// The stream of events, and whether it is alive.
 
+const NAMES = ["hello", "rows", "live", "row", "columns", "weights", "event", "health", "info"];
+
+/** A row may be so much later than three intervals. */
 const SLACK_S = 2;
-const HALF_OPEN_S = 30;
+
+/** A connection that a dead network holds open is given up after so long, and another tried. */
+const ANEW_S = 20;
+
+/** After a refusal (too many pages are open) the browser itself does not try again. */
+const REFUSED_S = 5;
+
+const LOOK_MS = 500;
 
 export class Stream {
-  /** `on` has a function for each kind of event, and `changed`, which is told "live", "stale" or "lost". */
-  constructor(store, on) {
+  /** `judged` is told "connecting", "live", "stale" or "lost", and the silence, each half second. */
+  constructor(store, judged) {
     this.store = store;
-    this.on = on;
+    this.judged = judged;
     this.heard = performance.now();
-    this.state = "connecting";
     this.open();
-    setInterval(() => this.judge(), 500);
+    setInterval(() => this.judge(), LOOK_MS);
   }
 
   open() {
     this.source?.close();
     this.opened = performance.now();
     this.source = new EventSource("events");
-    for (const name of ["hello", "rows", "live", "row", "columns", "weights", "event", "health", "info"]) {
-      this.source.addEventListener(name, (event) => {
-        if (name === "row") this.heard = performance.now();
-        this.on[name]?.(JSON.parse(event.data));
-        if (name === "row" || name === "live") this.judge();
-      });
-    }
-    // A refusal (too many pages, a proxy's error) ends an EventSource for good.
-    const source = this.source;
-    source.onerror = () => {
-      if (source === this.source && source.readyState === EventSource.CLOSED) setTimeout(() => this.open(), 3000);
-      this.judge();
-    };
+    for (const name of NAMES) this.source.addEventListener(name, (event) => this.take(name, event.data));
+    this.source.addEventListener("error", () => this.judge());
   }
 
-  /** Take the newest row for so many seconds old. */
-  aged(seconds) {
-    this.heard = performance.now() - seconds * 1000;
+  take(name, text) {
+    const data = JSON.parse(text);
+    if (name === "row") this.heard = performance.now();
+    // A daemon that has not ticked for long sends its history too.
+    if (name === "hello") this.heard = performance.now() - 1000 * (data.alive?.tick_age_s ?? 0);
+    this.store.take(name, data);
+    if (name === "row" || name === "live") this.judge();
   }
 
   /** Seconds since the last row. */
@@ -44,16 +46,14 @@ export class Stream {
   }
 
   judge() {
-    const bound = 3 * (this.store.hello.row_interval_s ?? 1) + SLACK_S;
-    let state = "live";
-    if (this.source.readyState !== EventSource.OPEN) state = this.store.live ? "lost" : "connecting";
-    else if (!this.store.live) state = "connecting";
-    else if (this.silence > bound) state = "stale";
-    // After a suspend of this computer, say, nobody tells that the other end is gone.
-    const open = (performance.now() - this.opened) / 1000;
-    if (state === "stale" && Math.min(this.silence, open) > Math.max(HALF_OPEN_S, 2 * bound)) this.open();
-    const before = this.state;
-    this.state = state;
-    this.on.changed(state, before);
+    const { complete, interval } = this.store;
+    const late = this.silence > 3 * interval + SLACK_S;
+    const open = this.source.readyState === EventSource.OPEN;
+    const idle = (performance.now() - this.opened) / 1000;
+    const refused = this.source.readyState === EventSource.CLOSED;
+    const dead = idle > ANEW_S && this.silence > Math.max(ANEW_S, 6 * interval);
+    if (dead || (refused && idle > REFUSED_S)) this.open();
+    const link = !complete ? "connecting" : !open ? "lost" : late ? "stale" : "live";
+    this.judged(link, this.silence);
   }
 }
