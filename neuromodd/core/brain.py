@@ -49,6 +49,8 @@ from neuromodd.core.rewards import (
     WorkAccepted,
     stamped,
 )
+from neuromodd.core.surprise import Moment, SurpriseDetector, SurpriseParameters
+from neuromodd.core.watched import readings
 from neuromodd.errors import InvalidValueError
 
 TIMING_NEURON = 4
@@ -84,6 +86,7 @@ class BrainParameters(Record):
     setpoints: Setpoints = Field(default_factory=Setpoints)
     rewards: RewardParameters = Field(default_factory=RewardParameters)
     faults: FaultParameters = Field(default_factory=FaultParameters)
+    surprise: SurpriseParameters = Field(default_factory=SurpriseParameters)
 
 
 class Phasic(Record):
@@ -132,6 +135,7 @@ class Tick(Record):
         events: detected in this frame, or taken in since the last one.
         fault: the classification that holds.
         fault_changed: whether its class is another than a tick ago; true on the very first.
+        surprise: how strange it is, in all and by channel; None if surprise is disabled.
     """
 
     frame: TelemetryFrame
@@ -144,10 +148,11 @@ class Tick(Record):
     events: tuple[RewardEvent, ...]
     fault: Fault
     fault_changed: bool
+    surprise: Moment | None = None
 
     @property
-    def surprise_total(self) -> float | None:
-        """The mean prediction error of the channels that are present; None without any."""
+    def error_total(self) -> float | None:
+        """The mean prediction error of the network's channels that are present; None without any."""
         known = [error for error in self.result.prediction_error if error is not None]
         return sum(known) / len(known) if known else None
 
@@ -199,6 +204,8 @@ class Brain:
     def _begin(self) -> None:
         self._rewards = RewardDetector(self.parameters.rewards)
         self._faults = FaultMonitor(self.parameters.faults)
+        surprise = self.parameters.surprise
+        self._surprise = SurpriseDetector(surprise.channels, surprise) if surprise.enabled else None
         self._tonic = NeuroModulators()
         self._phasic = Phasic()
         self._clock = _ClockMeter()
@@ -260,6 +267,10 @@ class Brain:
         fault_before = None if self._faults.current is None else self._faults.current.fault_class
         fault = self._faults.update(frame, elapsed_s)
         setpoints = self.parameters.setpoints
+        moment = None
+        if self._surprise is not None:
+            values = readings(frame, self._surprise.names, encode(frame, setpoints))
+            moment = self._surprise.update(values, frame.time_utc.timestamp(), gap=frame.gap)
         unsteady = voltage_instability(frame, setpoints)
         if unsteady is None:
             unsteady = self._clock.update(frame)
@@ -295,6 +306,7 @@ class Brain:
             events=events,
             fault=fault,
             fault_changed=fault.fault_class is not fault_before,
+            surprise=moment,
         )
 
     def state(self) -> dict[str, Any]:
@@ -308,6 +320,7 @@ class Brain:
             "clock": self._clock.state(),
             "rewards": self._rewards.state(),
             "faults": self._faults.state(),
+            "surprise": None if self._surprise is None else self._surprise.state(),
             "engine": self.engine.state(),
         }
 
@@ -326,6 +339,9 @@ class Brain:
         self._clock.restore(state["clock"])
         self._rewards.restore(state["rewards"])
         self._faults.restore(state["faults"])
+        # Checkpoints from before there was such a state have none: what is normal is learned anew.
+        if self._surprise is not None and state.get("surprise") is not None:
+            self._surprise.restore(state["surprise"])
 
     def _drives(self, frame: TelemetryFrame, instability: float | None) -> Sequence[float | None]:
         bank = self.parameters.engine.izhikevich_neurons
