@@ -30,7 +30,9 @@ from neuromodd.core.modulators import Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.record import Record
 from neuromodd.core.rewards import RewardParameters
-from neuromodd.errors import ConfigurationError, ConfigurationFault
+from neuromodd.core.surprise import DEFAULT_CHANNELS, SurpriseParameters
+from neuromodd.core.watched import check_names, expected_instead
+from neuromodd.errors import ConfigurationError, ConfigurationFault, InvalidValueError
 
 PREFIX = "NEUROMODD_"
 NODE_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -108,6 +110,20 @@ def _cadence(value: str) -> str:
     return value
 
 
+def _channel(value: str) -> str:
+    if (expected := expected_instead(value)) is not None:
+        raise ValueError(expected)
+    return value
+
+
+def _channels(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        check_names(values)
+    except InvalidValueError as error:
+        raise ValueError(error.expected) from None
+    return values
+
+
 def _directory(value: Path) -> Path:
     if not os.path.isdir(value):  # noqa: PTH112 - likewise
         raise ValueError("a directory")
@@ -119,6 +135,7 @@ ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 PasswordFile = Annotated[ReadableFile, AfterValidator(_password_file)]
 CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
 Directory = Annotated[Path, AfterValidator(_directory)]
+ChannelName = Annotated[str, AfterValidator(_channel)]
 CadenceText = Annotated[str, AfterValidator(_cadence)]
 
 
@@ -432,6 +449,19 @@ class FpgaSettings(Record):
     )
 
 
+class SurpriseSettings(SurpriseParameters):
+    """What is normal here is learned, and what is not is said."""
+
+    channels: Annotated[tuple[ChannelName, ...], COMMAS, AfterValidator(_channels)] = Field(
+        default=DEFAULT_CHANNELS,
+        description="what is watched: channels, `network`, `pressure`, numbers of the frame by path",
+    )
+
+    def parameters(self) -> SurpriseParameters:
+        """The part that the brain knows."""
+        return SurpriseParameters(**{name: getattr(self, name) for name in SurpriseParameters.model_fields})
+
+
 class EngineSettings(EngineConfig):
     """The network: dimensions, constants, seed."""
 
@@ -473,6 +503,7 @@ class Settings(BaseModel):
     modulators: Setpoints = Field(default_factory=Setpoints)
     rewards: RewardParameters = Field(default_factory=RewardParameters)
     faults: FaultParameters = Field(default_factory=FaultParameters)
+    surprise: SurpriseSettings = Field(default_factory=SurpriseSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
@@ -484,6 +515,7 @@ class Settings(BaseModel):
             setpoints=self.modulators,
             rewards=self.rewards,
             faults=self.faults,
+            surprise=self.surprise.parameters(),
         )
 
     def recording_directory(self) -> Path:

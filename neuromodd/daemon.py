@@ -22,7 +22,7 @@ import structlog
 
 from neuromodd import __version__, logs
 from neuromodd.config import BrokerAddress, changed_options, resolve_broker
-from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.brain import SURPRISE_RELOADABLE, Brain, Tick
 from neuromodd.core.diagnostics import FaultClass
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.engine import SpikingInferenceEngine, numba_installed
@@ -65,6 +65,7 @@ RELOADABLE = (
     "modulators.",
     "rewards.",
     "faults.",
+    *(f"surprise.{name}" for name in SURPRISE_RELOADABLE),
     "mqtt.publish.",
     "log.level",
 )
@@ -510,18 +511,30 @@ class Daemon:
         checkpoint = self._settings.checkpoint.model_copy(
             update={"interval_s": after.checkpoint.interval_s, "keep": after.checkpoint.keep}
         )
+        surprise = self._settings.surprise.model_copy(
+            update={name: getattr(after.surprise, name) for name in SURPRISE_RELOADABLE}
+        )
         self._settings = self._settings.model_copy(
             update={
                 "tick": after.tick,
                 "modulators": after.modulators,
                 "rewards": after.rewards,
                 "faults": after.faults,
+                "surprise": surprise,
                 "mqtt": mqtt,
                 "log": self._settings.log.model_copy(update={"level": after.log.level}),
                 "checkpoint": checkpoint,
             }
         )
-        self._take(SettingsInput(setpoints=after.modulators, rewards=after.rewards, faults=after.faults))
+        brain = self._settings.brain
+        self._take(
+            SettingsInput(
+                setpoints=brain.setpoints,
+                rewards=brain.rewards,
+                faults=brain.faults,
+                surprise=brain.surprise,
+            )
+        )
         logs.configure(level=after.log.level, form=self._settings.log.format)
         log.info("reloaded", taken=taken, needs_restart=[name for name in changed if name not in taken])
         self._follow_settings()

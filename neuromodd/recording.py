@@ -56,7 +56,8 @@ class Header(Record):
         node: the host's name in topics.
         boot_id: the kernel's random name of the boot.
         seed: of the network's generator.
-        parameters: what the brain was made with, as they were at the start state.
+        parameters: what the brain was made with, as they were at the start state; where they say nothing of
+            surprise, there was none.
         state: the start state: what `Brain.state` returned before the first frame of the file.
     """
 
@@ -310,6 +311,10 @@ class RecordingReader:
         if isinstance(version, int) and version > VERSION:
             reason = f"version: got {shortened(version)}, expected {VERSION}; upgrade neuromodd"
             raise RecordingError(self.path, self._number, reason)
+        parameters = values.get("parameters")
+        if isinstance(parameters, dict):
+            # One from before there was surprise: a brain that has it would not live through the same.
+            parameters.setdefault("surprise", {"enabled": False})
         return Header.from_dict(values)
 
 

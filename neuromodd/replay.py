@@ -32,6 +32,9 @@ from neuromodd.sinks.checkpoint_file import MISFITS, check_dimensions, decode, w
 COMPILE_BYTES = 8 * 1024**2
 """Recordings of less are over before a compiled step would be ready."""
 
+STATE_LACKS = {"surprise": None, "anomalies": 0}
+"""What states of earlier versions don't have, as a brain that learns no normal writes it."""
+
 PROGRESS_S = 0.2
 
 
@@ -208,9 +211,14 @@ class Replay:
                 reason = "got another network than the file before had, expected the same"
                 raise RecordingError(path, line, reason)
             given = header.parameters
-            before.configure(setpoints=given.setpoints, rewards=given.rewards, faults=given.faults)
+            before.configure(
+                setpoints=given.setpoints,
+                rewards=given.rewards,
+                faults=given.faults,
+                surprise=given.surprise,
+            )
             return
-        if before is not None and json.loads(json.dumps(before.state())) != header.state:
+        if before is not None and json.loads(json.dumps(before.state())) != {**STATE_LACKS, **header.state}:
             self._note(f"{path}:{line}: does not go on where the file before ended; its own state counts")
         try:
             brain = self._made(header.parameters, header.seed)

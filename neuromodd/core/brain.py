@@ -50,7 +50,7 @@ from neuromodd.core.rewards import (
     stamped,
 )
 from neuromodd.core.surprise import Moment, SurpriseDetector, SurpriseParameters
-from neuromodd.core.watched import readings
+from neuromodd.core.watched import check_names, readings
 from neuromodd.errors import InvalidValueError
 
 TIMING_NEURON = 4
@@ -72,6 +72,9 @@ FAULT_STRESS = 0.6
 While a fault class holds, or several that can't be told apart, tonic cortisol is at least this times the
 confidence, from the very tick that shows it. A lack of sensors raises nothing.
 """
+
+SURPRISE_RELOADABLE = ("threshold", "feedback")
+"""Of the settings of surprise, those that a running brain takes over."""
 
 STRESS_LEVEL = 0.5
 REWARD_LEVEL = 0.6
@@ -171,6 +174,11 @@ class Tick(Record):
         """Acetylcholine above 0.7."""
         return (self.modulators.acetylcholine or 0.0) > FOCUS_LEVEL
 
+    @property
+    def anomalous(self) -> bool:
+        """An anomaly goes on."""
+        return self.surprise is not None and self.surprise.episode is not None
+
 
 class Brain:
     """Modulators, network and detectors of one host. Mutable: each `step` moves it on.
@@ -181,7 +189,7 @@ class Brain:
         compiled: whether the network runs as machine code, as in `SpikingInferenceEngine`.
 
     Raises:
-        InvalidValueError: the network has not the channels of a frame.
+        InvalidValueError: the network has not the channels of a frame, or no frame has what is to be watched.
         MissingExtraError: `compiled` is asked for, and numba is not installed.
     """
 
@@ -195,6 +203,9 @@ class Brain:
                 self.parameters.engine.channels,
                 f"{len(CHANNELS)}, the channels of a frame",
             )
+        if self.parameters.surprise.enabled:
+            check_names(self.parameters.surprise.channels)
+        self._compiled = compiled
         self.engine = SpikingInferenceEngine(self.parameters.engine, seed, compiled=compiled)
         self._pending: list[RewardEvent] = []
         self._last: _Instant | None = None
@@ -204,19 +215,41 @@ class Brain:
     def _begin(self) -> None:
         self._rewards = RewardDetector(self.parameters.rewards)
         self._faults = FaultMonitor(self.parameters.faults)
-        surprise = self.parameters.surprise
-        self._surprise = SurpriseDetector(surprise.channels, surprise) if surprise.enabled else None
+        self._surprise = self._learner()
+        self._anomalies = 0
         self._tonic = NeuroModulators()
         self._phasic = Phasic()
         self._clock = _ClockMeter()
 
-    def configure(self, *, setpoints: Setpoints, rewards: RewardParameters, faults: FaultParameters) -> None:
-        """Take over settings that may change while running; the network's own may not."""
+    def _learner(self) -> SurpriseDetector | None:
+        """What learns the normal from the beginning; None if nothing is to be learned."""
+        surprise = self.parameters.surprise
+        if not surprise.enabled:
+            return None
+        return SurpriseDetector(surprise.channels, surprise, compiled=self._compiled)
+
+    def configure(
+        self,
+        *,
+        setpoints: Setpoints,
+        rewards: RewardParameters,
+        faults: FaultParameters,
+        surprise: SurpriseParameters | None = None,
+    ) -> None:
+        """Take over settings that may change while running; the network's own may not.
+
+        Of `surprise` that is what `SURPRISE_RELOADABLE` names; None leaves all of it as it is.
+        """
+        told = self.parameters.surprise
+        if surprise is not None:
+            told = told.model_copy(update={name: getattr(surprise, name) for name in SURPRISE_RELOADABLE})
         self.parameters = self.parameters.model_copy(
-            update={"setpoints": setpoints, "rewards": rewards, "faults": faults}
+            update={"setpoints": setpoints, "rewards": rewards, "faults": faults, "surprise": told}
         )
         self._rewards.parameters = rewards
         self._faults.parameters = faults
+        if self._surprise is not None:
+            self._surprise.parameters = told
 
     def apply(self, outside: OutsideInput) -> None:
         """Take in whatever came from outside."""
@@ -224,7 +257,12 @@ class Brain:
             case RewardInput():
                 self.take(outside.event)
             case SettingsInput():
-                self.configure(setpoints=outside.setpoints, rewards=outside.rewards, faults=outside.faults)
+                self.configure(
+                    setpoints=outside.setpoints,
+                    rewards=outside.rewards,
+                    faults=outside.faults,
+                    surprise=outside.surprise,
+                )
             case ResetInput():
                 self.reset()
 
@@ -253,6 +291,11 @@ class Brain:
         """How often each fault class has begun, by its name, since the first start."""
         return dict(self._faults.counts)
 
+    @property
+    def anomaly_count(self) -> int:
+        """How many anomalies have begun since the first start."""
+        return self._anomalies
+
     def step(self, frame: TelemetryFrame) -> Tick:
         """Live through one frame.
 
@@ -267,10 +310,8 @@ class Brain:
         fault_before = None if self._faults.current is None else self._faults.current.fault_class
         fault = self._faults.update(frame, elapsed_s)
         setpoints = self.parameters.setpoints
-        moment = None
-        if self._surprise is not None:
-            values = readings(frame, self._surprise.names, encode(frame, setpoints))
-            moment = self._surprise.update(values, frame.time_utc.timestamp(), gap=frame.gap)
+        stimuli = encode(frame, setpoints)
+        moment = self._look(frame, now, stimuli)
         unsteady = voltage_instability(frame, setpoints)
         if unsteady is None:
             unsteady = self._clock.update(frame)
@@ -284,7 +325,6 @@ class Brain:
         for event in events:
             self._phasic = self._phasic.after(event)
         levels = _levels(self._tonic, self._phasic)
-        stimuli = encode(frame, setpoints)
         phasic = self._phasic
         result = self.engine.tick(
             stimuli, levels, self._drives(frame, unsteady), phasic_dopamine=phasic.dopamine
@@ -309,6 +349,16 @@ class Brain:
             surprise=moment,
         )
 
+    def _look(self, frame: TelemetryFrame, now: _Instant, stimuli: Sequence[float | None]) -> Moment | None:
+        """How strange the frame is, which belongs to the normal from now on."""
+        if self._surprise is None:
+            return None
+        values = readings(frame, self._surprise.names, stimuli)
+        moment = self._surprise.update(values, now.time_utc.timestamp(), gap=frame.gap)
+        if moment.change is not None and moment.change.phase == "begin":
+            self._anomalies += 1
+        return moment
+
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values."""
         return {
@@ -321,6 +371,7 @@ class Brain:
             "rewards": self._rewards.state(),
             "faults": self._faults.state(),
             "surprise": None if self._surprise is None else self._surprise.state(),
+            "anomalies": self._anomalies,
             "engine": self.engine.state(),
         }
 
@@ -339,9 +390,11 @@ class Brain:
         self._clock.restore(state["clock"])
         self._rewards.restore(state["rewards"])
         self._faults.restore(state["faults"])
-        # Checkpoints from before there was such a state have none: what is normal is learned anew.
-        if self._surprise is not None and state.get("surprise") is not None:
-            self._surprise.restore(state["surprise"])
+        # A state from before there was a normal has none, and neither has one of a brain that learned none.
+        self._surprise, known = self._learner(), state.get("surprise")
+        if self._surprise is not None and known is not None:
+            self._surprise.restore(known)
+        self._anomalies = int(state.get("anomalies", 0))
 
     def _drives(self, frame: TelemetryFrame, instability: float | None) -> Sequence[float | None]:
         bank = self.parameters.engine.izhikevich_neurons

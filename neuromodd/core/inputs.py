@@ -11,6 +11,7 @@ from neuromodd.core.diagnostics import FaultParameters
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.record import Record
 from neuromodd.core.rewards import RewardEvent, RewardParameters
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.errors import InvalidRecordError, shortened
 
 
@@ -38,12 +39,14 @@ class SettingsInput(Record):
         setpoints: where a healthy host lies.
         rewards: what counts as a reward.
         faults: what counts as a fault.
+        surprise: what is watched for the unusual; None in recordings from before it was.
     """
 
     kind: Literal["settings"] = "settings"
     setpoints: Setpoints
     rewards: RewardParameters
     faults: FaultParameters
+    surprise: SurpriseParameters | None = None
 
 
 class ResetInput(Record):

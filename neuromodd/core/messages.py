@@ -134,7 +134,7 @@ def state_values(tick: Tick) -> dict[str, Any]:
         },
         "flags": {"stress": tick.stressed, "reward": tick.rewarded, "focus": tick.focused},
         "surprise": {
-            "total": tick.surprise_total,
+            "total": tick.error_total,
             "channels": dict(zip(CHANNELS, result.prediction_error, strict=True)),
         },
         "rates": {"lif": result.lif_rates, "izhikevich": result.izhikevich_rates},

@@ -484,11 +484,11 @@ def test_a_flag_is_raised_above_its_level(
     assert getattr(tick, flag) is raised
 
 
-def test_surprise_is_the_mean_error_of_the_channels_that_are_present(frame: MakeFrame) -> None:
+def test_the_error_of_the_network_is_the_mean_of_the_channels_that_are_present(frame: MakeFrame) -> None:
     brain = Brain()
     tick = brain.step(frame(0.0, cpu=0.8, memory=MemorySample(used_ratio=0.4)))
-    assert tick.surprise_total == pytest.approx(0.6)
-    assert brain.step(frame(1.0)).surprise_total is None
+    assert tick.error_total == pytest.approx(0.6)
+    assert brain.step(frame(1.0)).error_total is None
 
 
 def test_settings_may_change_while_running(frame: MakeFrame) -> None:
