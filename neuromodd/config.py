@@ -195,10 +195,11 @@ class PublishSettings(Record):
     health: bool = Field(default=True, description="health, each mqtt.health_interval_s and on a change")
     reward: bool = Field(default=True, description="each reward")
     fault: bool = Field(default=True, description="each change of fault")
+    anomaly: bool = Field(default=True, description="the begin and the end of each anomaly")
 
 
 class OutboxSettings(Record):
-    """What waits on the disk until the broker has it: rewards and changes of fault."""
+    """What waits on the disk until the broker has it: rewards, changes of fault, and anomalies."""
 
     max_events: int = Field(
         default=10_000, ge=1, le=1_000_000, description="messages that wait; the oldest give way"

@@ -30,6 +30,7 @@ from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput, Setting
 from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
+from neuromodd.core.surprise import Anomaly
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, NotKeptError, RequestRefusedError
 from neuromodd.eye import LONGEST_SLEEP_S, Due, Eye, beats, boot_s, clock_s
 from neuromodd.health import runtime_directory
@@ -312,6 +313,8 @@ class Daemon:
             healthy = tick.fault.fault_class is FaultClass.HealthyStandby
             say = log.info if healthy else log.warning
             say("fault", fault=tick.fault.fault_class.value, code=tick.fault.fault_class.code)
+        if tick.surprise is not None and tick.surprise.change is not None:
+            _tell_of(tick.surprise.change)
         self._newest = tick
         self._post.observe(tick)
         self._pulse.beat()
@@ -358,6 +361,8 @@ class Daemon:
             said.append(f"no outbox: {self._post.courier.error}")
         if fault is not None and fault.is_damage:
             said.append(f"fault {fault.fault_class.code}")
+        if self._newest is not None and self._newest.anomalous:
+            said.append("an anomaly")
         return "; ".join(said)
 
     def _info(self) -> Message:
@@ -374,6 +379,7 @@ class Daemon:
             recorder=None if self._recorder is None else self._recorder.health,
             web=None if self._web is None else self._web.health,
             faults=self._brain.fault_counts,
+            anomalies=self._brain.anomaly_count,
         )
 
     # What can be asked for over MQTT
@@ -553,3 +559,15 @@ class Daemon:
         if self._web is not None:
             self._web.follow(settings.tick.interval_s)
         self._tell(self._info())
+
+
+def _tell_of(anomaly: Anomaly) -> None:
+    say = log.warning if anomaly.phase == "begin" else log.info
+    say(
+        "anomaly",
+        phase=anomaly.phase,
+        sentence=anomaly.sentence,
+        channels=[of.name for of in anomaly.channels],
+        surprise=round(anomaly.surprise, 3),
+        duration_s=anomaly.duration_s,
+    )

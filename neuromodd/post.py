@@ -268,6 +268,7 @@ def _cadences(settings: Settings) -> Cadences:
         health=publish.health,
         reward=publish.reward,
         fault=publish.fault,
+        anomaly=publish.anomaly,
     )
 
 

@@ -88,6 +88,7 @@ class Vitals:
         recorder: RecorderHealth | None,
         web: WebHealth | None,
         faults: dict[str, int],
+        anomalies: int,
     ) -> Message:
         """The `health` of this moment."""
         lateness = sorted(self._lateness_ms)
@@ -119,6 +120,7 @@ class Vitals:
                 recorder=recorder,
                 web=web,
                 faults=faults,
+                anomalies=anomalies,
                 sinks_failed=self.sinks_failed,
             ),
         )

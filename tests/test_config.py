@@ -22,6 +22,7 @@ from neuromodd.config import (
     options,
     resolve_broker,
 )
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.errors import ConfigurationError
 from neuromodd.loading import load
 
@@ -196,6 +197,52 @@ def test_a_change_of_the_password_is_a_change() -> None:
 
 def test_every_option_has_a_description() -> None:
     assert [option.name for option in options() if not option.description] == []
+
+
+# What is watched
+
+
+def watched(text: str, **environ: str) -> tuple[str, ...]:
+    return load(
+        Path("/dev/null"), {"surprise.channels": text} if text else {}, environ
+    ).settings.brain.surprise.channels
+
+
+def test_what_is_watched_may_be_named_with_commas() -> None:
+    assert watched("cpu, gpus.0.power_watts") == ("cpu", "gpus.0.power_watts")
+
+
+def test_what_is_watched_may_come_from_the_environment() -> None:
+    name = "thermal.board/CPU core 1.temperature_celsius"
+    assert watched("", NEUROMODD_SURPRISE__CHANNELS=f'["cpu", "{name}"]') == ("cpu", name)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("cpux", "surprise.channels: got 'cpux', expected one of cpu, memory, "),
+        ("cpux", "did you mean cpu? (from --surprise.channels)"),
+        ("cpu,io,cpu", "expected each name once"),
+        ("[]", "expected 1 to 64 names"),
+        (
+            "cpu,disk.writes,fans.speed_rpm",
+            "surprise.channels: got 'disk.writes', expected disk.FIELD, FIELD one",
+        ),
+        (
+            "cpu,disk.writes,fans.speed_rpm",
+            "surprise.channels: got 'fans.speed_rpm', expected fans.<name>.FIELD",
+        ),
+    ],
+)
+def test_what_can_not_be_watched_is_refused_with_what_can(text: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        watched(text)
+    assert fault in str(refused.value)
+
+
+def test_the_brain_is_made_with_the_parameters_of_surprise_alone() -> None:
+    assert type(Settings().brain.surprise) is SurpriseParameters
+    assert Settings().brain.surprise == SurpriseParameters()
 
 
 # The configuration file that ships

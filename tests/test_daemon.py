@@ -13,6 +13,7 @@ import structlog
 from neuromodd import config
 from neuromodd.config import Settings, changed_options
 from neuromodd.core.frame import TelemetryFrame
+from neuromodd.core.surprise import DEFAULT_CHANNELS, Anomaly, Moment
 from neuromodd.daemon import RELOADABLE, Daemon
 from neuromodd.errors import (
     CheckpointMismatchError,
@@ -207,6 +208,18 @@ TAKEN = [
     pytest.param(
         "faults.hold_s", "3", lambda daemon: daemon._brain.parameters.faults.hold_s == 3.0, id="faults"
     ),
+    pytest.param(
+        "surprise.threshold",
+        "0.7",
+        lambda daemon: daemon._brain.parameters.surprise.threshold == 0.7,
+        id="threshold",
+    ),
+    pytest.param(
+        "surprise.feedback",
+        "false",
+        lambda daemon: not daemon._brain.parameters.surprise.feedback,
+        id="feedback",
+    ),
 ]
 
 
@@ -250,6 +263,8 @@ NEEDS_RESTART = [
     ("homeassistant.prefix", "ha"),
     ("checkpoint.directory", "/elsewhere"),
     ("sensors.deadline_s", "2"),
+    ("surprise.enabled", "false"),
+    ("surprise.channels", "cpu,disk.busy_ratio"),
     ("engine.seed", "7"),
     ("engine.steps_per_tick", "10"),
     ("log.format", "json"),
@@ -279,6 +294,45 @@ async def test_what_needs_a_restart_is_named_at_every_reload(
     for _ in range(2):
         reload(host, daemon, {"mqtt.prefix": "site"})
     assert [entry["needs_restart"] for entry in logged(capsys, "reloaded")] == [["mqtt.prefix"]] * 2
+
+
+async def test_a_reload_does_not_change_what_is_watched(host: Host) -> None:
+    daemon = host.make()
+    reload(host, daemon, {"surprise.channels": "cpu", "surprise.threshold": "0.7"})
+    watched = daemon._brain.parameters.surprise
+    assert (watched.channels, watched.threshold) == (DEFAULT_CHANNELS, 0.7)
+
+
+@pytest.mark.parametrize(("phase", "level"), [("begin", "warning"), ("end", "info")])
+async def test_an_anomaly_is_a_line_in_the_log(
+    host: Host, monkeypatch: pytest.MonkeyPatch, phase: str, level: str
+) -> None:
+    told = {
+        "phase": phase,
+        "since_utc": START,
+        "time_utc": START,
+        "duration_s": 12.5,
+        "surprise": 0.7,
+        "channels": [
+            {"name": "cpu", "observed": 0.9, "expected": 0.1, "low": 0.0, "high": 0.2, "surprise": 0.7}
+        ],
+        "sentence": "cpu is 0.9, where 0 to 0.2 was expected",
+    }
+    daemon = host.make()
+    moment = Moment(0.7, 0.7, (), change=Anomaly.from_dict(told), episode=None)
+    monkeypatch.setattr(daemon._brain._surprise, "update", lambda *_, **__: moment)
+    with structlog.testing.capture_logs() as entries:
+        await daemon.sample_now()
+    (entry,) = [entry for entry in entries if entry["event"] == "anomaly"]
+    assert entry == {
+        "event": "anomaly",
+        "log_level": level,
+        "phase": phase,
+        "sentence": "cpu is 0.9, where 0 to 0.2 was expected",
+        "channels": ["cpu"],
+        "surprise": 0.7,
+        "duration_s": 12.5,
+    }
 
 
 async def test_a_configuration_with_a_fault_is_not_taken(host: Host) -> None:

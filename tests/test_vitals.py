@@ -60,6 +60,7 @@ def health(vitals: Vitals, *, now_s: float = 1000.0, **sensors: SensorStatus) ->
         recorder=None,
         web=None,
         faults={},
+        anomalies=3,
     )
     document: dict[str, Any] = json.loads(message.payload)
     return document
@@ -136,6 +137,10 @@ def test_health_tells_how_each_sensor_is(vitals: Vitals) -> None:
     status = SensorStatus(state="failed", error="OSError: no", failures=3, duration_ms=1.5)
     expected = {"state": "failed", "error": "OSError: no", "failures": 3, "duration_ms": 1.5}
     assert health(vitals, cpu=status)["sensors"] == {"cpu": expected}
+
+
+def test_health_counts_anomalies(vitals: Vitals) -> None:
+    assert health(vitals)["anomalies"] == 3
 
 
 @pytest.mark.parametrize("ticks", [0, 3])

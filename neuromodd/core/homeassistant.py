@@ -291,6 +291,9 @@ class Announcement:
             found["options"] = [of.value for of in FaultClass]
         if entity.path == "fault":
             found |= {"json_attributes_topic": topic, "json_attributes_template": _FAULT_ATTRIBUTES}
+        if entity.path == "state.flags.anomaly":
+            newest = f"{self._base}/anomaly"
+            found |= {"json_attributes_topic": newest, "json_attributes_template": _ANOMALY_ATTRIBUTES}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -324,11 +327,14 @@ _FAULT_PROBLEM = (
 )
 """On also for an ambiguity between several faults; unknown where only sensors are lacking."""
 
-_FAULT_ATTRIBUTES = (
-    "{{ {"
-    + ", ".join(f"'{name}': {_value(name)}" for name in ("code", "confidence", "since_utc", "evidence"))
-    + "} | tojson }}"
-)
+
+def _attributes(*names: str) -> str:
+    return "{{ {" + ", ".join(f"'{name}': {_value(name)}" for name in names) + "} | tojson }}"
+
+
+_FAULT_ATTRIBUTES = _attributes("code", "confidence", "since_utc", "evidence")
+_ANOMALY_ATTRIBUTES = _attributes("phase", "since_utc", "duration_s", "surprise", "sentence", "channels")
+"""Of the newest anomaly, which may be over."""
 
 
 def _template(entity: Entity, reading: Reading) -> str:

@@ -95,6 +95,7 @@ ALWAYS: tuple[Entity, ...] = (
     Entity("state.flags.stress", "Stress", FLAG, "mdi:emoticon-sad-outline"),
     Entity("state.flags.reward", "Reward", FLAG, "mdi:trophy-outline"),
     Entity("state.flags.focus", "Focus", FLAG, "mdi:bullseye-arrow"),
+    Entity("state.flags.anomaly", "Anomaly", PROBLEM),
     Entity("state.surprise.total", "Surprise", SHARE, "mdi:lightbulb-alert-outline"),
     Entity("fault", "Fault", PROBLEM),
     Entity("fault.class", "Fault class", CHOICE, "mdi:stethoscope"),

@@ -18,11 +18,13 @@ from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.payloads import (
     REWARD_PAYLOADS,
+    AnomalyPayload,
     FaultPayload,
     HealthPayload,
     InfoPayload,
 )
 from neuromodd.core.rewards import EPOCH, RewardEvent, event_id
+from neuromodd.core.surprise import Anomaly, Moment, probability
 
 ONLINE = b"online"
 OFFLINE = b"offline"
@@ -68,6 +70,7 @@ TOPICS: dict[str, TopicRule] = {
     "spikes": TopicRule(qos=0, retain=False, state_like=True, expires=True),
     "reward": TopicRule(qos=1, retain=False, state_like=False, expires=False),
     "fault": TopicRule(qos=1, retain=True, state_like=False, expires=False),
+    "anomaly": TopicRule(qos=1, retain=False, state_like=False, expires=False),
     "health": TopicRule(qos=0, retain=True, state_like=True, expires=True),
 }
 """What the daemon publishes."""
@@ -113,7 +116,7 @@ def telemetry_event(frame: TelemetryFrame) -> Event:
 
 
 def state_values(tick: Tick) -> dict[str, Any]:
-    """Modulators, flags, surprise and rates of the tick: the JSON values of a `StatePayload`.
+    """Modulators, flags, surprise, errors and rates of the tick: the JSON values of a `StatePayload`.
 
     Not by way of one: whatever is in a tick has been checked, and each tick has its state.
     """
@@ -132,8 +135,14 @@ def state_values(tick: Tick) -> dict[str, Any]:
                 "acetylcholine": tick.phasic.acetylcholine,
             },
         },
-        "flags": {"stress": tick.stressed, "reward": tick.rewarded, "focus": tick.focused},
-        "surprise": {
+        "flags": {
+            "stress": tick.stressed,
+            "reward": tick.rewarded,
+            "focus": tick.focused,
+            "anomaly": tick.anomalous,
+        },
+        "surprise": _surprise(tick.surprise),
+        "prediction_error": {
             "total": tick.error_total,
             "channels": dict(zip(CHANNELS, result.prediction_error, strict=True)),
         },
@@ -200,6 +209,33 @@ def fault_event(node: str, fault: Fault) -> Event:
     return Event(identity, "fault", values)
 
 
+def anomaly_event(node: str, anomaly: Anomaly) -> Event:
+    """The begin or the end of an anomaly. Its ids are made of its times: the same after a restart."""
+    since_utc: datetime = anomaly.since_utc or EPOCH
+    time_utc: datetime = anomaly.time_utc or since_utc
+
+    def identity(at_utc: datetime, kind: str) -> str:
+        kind = f"anomaly:{kind}:{since_utc.isoformat()}"
+        return event_id(time_utc=at_utc, node=node, boot_id=None, sequence=0, kind=kind, ordinal=0)
+
+    payload = AnomalyPayload(
+        id=identity(time_utc, anomaly.phase),
+        episode=identity(since_utc, "episode"),
+        phase=anomaly.phase,
+        time_utc=time_utc,
+        node=node,
+        since_utc=since_utc,
+        duration_s=anomaly.duration_s,
+        surprise=anomaly.surprise,
+        probability=probability(anomaly.surprise),
+        channels=anomaly.channels,
+        sentence=anomaly.sentence,
+        replayed=False,
+    )
+    values = payload.model_dump(mode="json", exclude={"replayed"})
+    return Event(payload.id, "anomaly", values)
+
+
 def record_message(name: str, payload: InfoPayload | HealthPayload) -> Message:
     """`info` or `health`, which the daemon fills in."""
     return Message(name, payload.to_json().encode())
@@ -219,6 +255,17 @@ def _levels(levels: NeuroModulators) -> dict[str, float | None]:
         "cortisol": levels.cortisol,
         "acetylcholine": levels.acetylcholine,
         "tempo": levels.tempo,
+    }
+
+
+def _surprise(moment: Moment | None) -> dict[str, Any]:
+    if moment is None:
+        return {"total": None, "probability": None, "channels": {}}
+    total = moment.surprise
+    return {
+        "total": total,
+        "probability": None if total is None else probability(total),
+        "channels": {of.name: of.surprise for of in moment.channels},
     }
 
 

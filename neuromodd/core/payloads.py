@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 from neuromodd.core.fault_rules import Evidence
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.record import NonNegative, Ratio, Record
+from neuromodd.core.surprise import AnomalyChannel
 
 Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Signed = Annotated[float, Field(ge=-1.0, le=1.0)]
@@ -53,15 +54,31 @@ class ModulatorsPayload(Record):
 
 
 class Flags(Record):
-    """stress: cortisol above 0.5; reward: dopamine above 0.6; focus: acetylcholine above 0.7."""
+    """stress: cortisol above 0.5; reward: dopamine above 0.6; focus: acetylcholine above 0.7.
+
+    anomaly: between the `begin` and the `end` of one.
+    """
 
     stress: bool
     reward: bool
     focus: bool
+    anomaly: bool
 
 
 class Surprise(Record):
-    """Prediction error of each channel, null where it is absent; `total` is the mean of the present."""
+    """How strange it is, in all and by `surprise.channels`: 0.3 is one normal moment in a thousand.
+
+    `probability`, 10^(-10 total), is that of a normal moment to be at least this strange. Null is "not
+    measured", and "too little known yet"; if surprise is disabled, there are no channels.
+    """
+
+    total: Ratio | None
+    probability: Ratio | None
+    channels: dict[str, Ratio | None]
+
+
+class PredictionError(Record):
+    """How far the network's channels are from what it expects, null where absent; `total` is the mean."""
 
     total: Ratio | None
     channels: dict[str, Ratio | None]
@@ -84,6 +101,7 @@ class StatePayload(Record):
     modulators: ModulatorsPayload
     flags: Flags
     surprise: Surprise
+    prediction_error: PredictionError
     rates: Rates
 
 
@@ -154,6 +172,37 @@ class FaultPayload(Record):
     replayed: bool
 
 
+class AnomalyPayload(Record):
+    """`anomaly`: the begin or the end of an episode in which the host is not as it is used to be.
+
+    Attributes:
+        id: of this message; a repeat has the same.
+        episode: the same in the begin and the end of one episode.
+        phase: which of the two.
+        time_utc: when it was noticed.
+        since_utc: when the episode began.
+        duration_s: from since_utc to time_utc.
+        surprise: the largest so far.
+        probability: of a normal moment to be that strange, 10^(-10 surprise).
+        channels: that take part, the strangest first: what was observed when it was strangest, what had been
+            expected, and between what bounds nine moments in ten had been.
+        sentence: says it in plain words.
+    """
+
+    id: str
+    episode: str
+    phase: Literal["begin", "end"]
+    time_utc: AwareDatetime
+    node: str
+    since_utc: AwareDatetime
+    duration_s: NonNegative
+    surprise: Ratio
+    probability: Ratio
+    channels: tuple[AnomalyChannel, ...]
+    sentence: str
+    replayed: bool
+
+
 class HostFacts(Record):
     """What does not change while the host is up."""
 
@@ -190,7 +239,7 @@ class SensorHealth(Record):
 
 
 class OutboxHealth(Record):
-    """What waits for the broker: rewards, changes of fault, and telemetry if it is kept.
+    """What waits for the broker: rewards, changes of fault, anomalies, and telemetry if it is kept.
 
     Attributes:
         waiting: messages.
@@ -290,7 +339,8 @@ class TicksHealth(Record):
 class HealthPayload(Record):
     """`health`: how the daemon itself is doing; `recorder` and `web` are null unless they are enabled.
 
-    `faults` counts how often each class of `fault` has begun since the first start.
+    `faults` counts how often each class of `fault` has begun since the first start, `anomalies` how many
+    anomalies have.
     """
 
     node: str
@@ -303,6 +353,7 @@ class HealthPayload(Record):
     recorder: RecorderHealth | None
     web: WebHealth | None = None
     faults: dict[str, int]
+    anomalies: int = Field(default=0, ge=0)
     sinks_failed: dict[str, int]
 
 

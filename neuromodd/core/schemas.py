@@ -10,6 +10,7 @@ from typing import Any
 
 from neuromodd.core.payloads import (
     REWARD_PAYLOADS,
+    AnomalyPayload,
     FaultPayload,
     HealthPayload,
     InfoPayload,
@@ -30,6 +31,7 @@ _PAYLOADS: dict[str, type[Record]] = {
     "state": StatePayload,
     "spikes": SpikesPayload,
     "fault": FaultPayload,
+    "anomaly": AnomalyPayload,
     "health": HealthPayload,
     "reply": Reply,
 }

@@ -1,6 +1,7 @@
 """The MQTT sink: keeps the connection, publishes states, and passes on what comes in.
 
-States may be dropped, newest kept. What must not be lost (rewards, changes of fault) is the courier's.
+States may be dropped, newest kept. What must not be lost (rewards, changes of fault, anomalies) is the
+courier's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from neuromodd.core.messages import (
     TOPICS,
     Event,
     Message,
+    anomaly_event,
     encoded,
     fault_event,
     reward_event,
@@ -72,6 +74,7 @@ class Cadences(NamedTuple):
     health: bool = True
     reward: bool = True
     fault: bool = True
+    anomaly: bool = True
 
 
 class Publisher:
@@ -186,6 +189,8 @@ class Publisher:
         # The first tick is no change; what holds is told by the introduction, unless that was before.
         if self._cadences.fault and (self._link is not None if first else tick.fault_changed):
             self.courier.offer([fault_event(self._node, tick.fault)])
+        if self._cadences.anomaly and tick.surprise is not None and tick.surprise.change is not None:
+            self.courier.offer([anomaly_event(self._node, tick.surprise.change)])
 
     def publish(self, message: Message) -> None:
         """Put one state-like message where the connection picks it up."""

@@ -27,6 +27,7 @@ from neuromodd.core.frame import (
     WorkSample,
 )
 from neuromodd.core.messages import (
+    anomaly_event,
     fault_event,
     reward_event,
     spikes_message,
@@ -36,6 +37,7 @@ from neuromodd.core.messages import (
 from neuromodd.core.modulators import NeuroModulators, Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, RewardParameters, SourceSwitch, WorkAccepted
+from neuromodd.core.surprise import Anomaly, SurpriseParameters
 from neuromodd.errors import CheckpointMismatchError, InvalidValueError
 
 MakeFrame = Callable[..., TelemetryFrame]
@@ -51,6 +53,7 @@ def payloads(ticks: Sequence[Tick]) -> list[tuple[str, bytes]]:
     for tick in ticks:
         events = [telemetry_event(tick.frame), *(reward_event(event) for event in tick.events)]
         events.append(fault_event(tick.frame.node, tick.fault))
+        events += [anomaly_event(tick.frame.node, change) for change in changes([tick])]
         said += [(event.name, event.encoded(replayed=False)) for event in events]
         said += [(message.name, message.payload) for message in (state_message(tick), spikes_message(tick))]
     return said
@@ -489,6 +492,155 @@ def test_the_error_of_the_network_is_the_mean_of_the_channels_that_are_present(f
     tick = brain.step(frame(0.0, cpu=0.8, memory=MemorySample(used_ratio=0.4)))
     assert tick.error_total == pytest.approx(0.6)
     assert brain.step(frame(1.0)).error_total is None
+
+
+# Surprise
+
+
+CALM_TICKS = 7200
+
+
+def watching(*channels: str, **more: Any) -> BrainParameters:
+    """A brain's parameters, with a network that does little."""
+    return BrainParameters(
+        engine=EngineConfig(steps_per_tick=1),
+        surprise=SurpriseParameters(channels=channels, **more),
+    )
+
+
+def calm(frame: MakeFrame, count: int, first: int = 0) -> list[TelemetryFrame]:
+    """A processor that is always as busy, but for a little."""
+    return [frame(float(at), cpu=0.1 + 0.01 * (at % 3)) for at in range(first, first + count)]
+
+
+def wild(frame: MakeFrame) -> list[TelemetryFrame]:
+    """The minute after the calm, in which the processor is far busier than ever."""
+    return [frame(float(CALM_TICKS + at), cpu=0.99) for at in range(60)]
+
+
+def changes(ticks: Sequence[Tick]) -> list[Anomaly]:
+    moments = [tick.surprise for tick in ticks if tick.surprise is not None]
+    return [of.change for of in moments if of.change is not None]
+
+
+@pytest.fixture(scope="module")
+def calmed(frame: MakeFrame) -> str:
+    """The state of a brain that has known nothing but calm, as JSON."""
+    brain = Brain(watching("cpu"))
+    assert changes(live(brain, calm(frame, CALM_TICKS))) == []
+    return json.dumps(brain.state())
+
+
+def resumed(state: str, parameters: BrainParameters | None = None) -> Brain:
+    brain = Brain(parameters or watching("cpu"))
+    brain.restore(json.loads(state))
+    return brain
+
+
+def test_what_is_watched_is_read_from_the_frame(frame: MakeFrame) -> None:
+    brain = Brain(watching("cpu", "gpus.0.power_watts", "memory"))
+    tick = brain.step(frame(0.0, cpu=0.25, gpus=(GpuSample(index=0, power_watts=30.0),)))
+    assert tick.surprise is not None
+    observed = {of.name: of.observed for of in tick.surprise.channels}
+    assert observed == {"cpu": 0.25, "gpus.0.power_watts": 30.0, "memory": None}
+
+
+def test_a_name_of_a_reading_that_no_frame_has_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"surprise\.channels: got 'cpux'.*did you mean cpu\?"):
+        Brain(watching("cpux"))
+
+
+def test_without_surprise_there_is_no_moment(frame: MakeFrame) -> None:
+    brain = Brain(watching("cpu", enabled=False))
+    tick = brain.step(frame(0.0, cpu=0.25))
+    assert (tick.surprise, tick.anomalous, brain.state()["surprise"]) == (None, False, None)
+
+
+def test_a_jump_after_hours_of_calm_is_an_anomaly(frame: MakeFrame, calmed: str) -> None:
+    ticks = live(resumed(calmed), wild(frame))
+    first = changes(ticks)[0]
+    assert (first.phase, [of.name for of in first.channels]) == ("begin", ["cpu"])
+
+
+def test_an_anomaly_goes_on_from_the_tick_in_which_it_begins(frame: MakeFrame, calmed: str) -> None:
+    ticks = live(resumed(calmed), wild(frame))
+    began = next(at for at, tick in enumerate(ticks) if changes([tick]))
+    assert [tick.anomalous for tick in ticks[: began + 1]] == [False] * began + [True]
+
+
+def test_anomalies_are_counted_across_restarts(frame: MakeFrame, calmed: str) -> None:
+    brain = resumed(calmed)
+    begun = [of for of in changes(live(brain, wild(frame))) if of.phase == "begin"]
+    assert resumed(json.dumps(brain.state())).anomaly_count == len(begun) > 0
+
+
+def test_a_resumed_brain_tells_of_an_anomaly_as_one_that_never_stopped(frame: MakeFrame, calmed: str) -> None:
+    frames = [*wild(frame), *calm(frame, 120, CALM_TICKS + 60)]
+    straight = resumed(calmed)
+    expected = payloads(live(straight, frames))
+    stopped = resumed(calmed)
+    found = payloads(live(stopped, frames[:30]))
+    again = resumed(json.dumps(stopped.state()))
+    found += payloads(live(again, frames[30:]))
+    assert found == expected
+    assert "anomaly" in {name for name, _ in expected}
+    assert json.dumps(again.state()) == json.dumps(straight.state())
+
+
+def test_the_threshold_may_change_while_running(calmed: str) -> None:
+    brain = resumed(calmed)
+    before = brain.parameters
+    brain.configure(
+        setpoints=before.setpoints,
+        rewards=before.rewards,
+        faults=before.faults,
+        surprise=SurpriseParameters(threshold=0.9, feedback=False),
+    )
+    expected = before.surprise.model_copy(update={"threshold": 0.9, "feedback": False})
+    assert brain.parameters.surprise == expected
+    assert brain._surprise is not None
+    assert brain._surprise.parameters == expected
+
+
+def test_settings_that_say_nothing_of_surprise_leave_it_as_it_is() -> None:
+    brain = Brain(watching("cpu", threshold=0.75))
+    given = BrainParameters()
+    brain.configure(setpoints=given.setpoints, rewards=given.rewards, faults=given.faults)
+    assert brain.parameters.surprise.threshold == 0.75
+
+
+def test_a_reset_forgets_the_normal_and_the_anomalies(frame: MakeFrame, calmed: str) -> None:
+    brain = resumed(calmed)
+    live(brain, wild(frame))
+    brain.reset()
+    fresh = Brain(watching("cpu"))
+    assert json.dumps(brain.state()["surprise"]) == json.dumps(fresh.state()["surprise"])
+    assert brain.anomaly_count == 0
+
+
+@pytest.mark.parametrize("known", [{}, {"surprise": None}])
+def test_with_a_state_that_has_no_normal_it_is_learned_anew(
+    frame: MakeFrame, calmed: str, known: dict[str, object]
+) -> None:
+    state = json.loads(calmed)
+    old = {name: of for name, of in state.items() if name not in {"surprise", "anomalies"}} | known
+    again = Brain(watching("cpu"))
+    live(again, calm(frame, 10))
+    again.restore(old)
+    fresh = Brain(watching("cpu")).state()["surprise"]
+    assert json.dumps(again.state()) == json.dumps({**state, "surprise": fresh})
+
+
+def test_a_state_of_a_brain_that_watched_something_else_is_taken(frame: MakeFrame, calmed: str) -> None:
+    again = resumed(calmed, watching("network", "cpu"))
+    tick = again.step(frame(float(CALM_TICKS), cpu=0.1))
+    assert tick.surprise is not None
+    assert [of.name for of in tick.surprise.channels] == ["network", "cpu"]
+
+
+def test_a_state_with_a_normal_is_taken_where_there_is_no_surprise(frame: MakeFrame, calmed: str) -> None:
+    again = resumed(calmed, watching("cpu", enabled=False))
+    assert again.step(frame(float(CALM_TICKS), cpu=0.1)).surprise is None
 
 
 def test_settings_may_change_while_running(frame: MakeFrame) -> None:

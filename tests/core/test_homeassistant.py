@@ -131,6 +131,12 @@ def test_every_other_path_is_a_field_of_its_payload(topic: str, payload: type[Re
             place = schema["$defs"][place["$ref"].rpartition("/")[2]] if "$ref" in place else place
 
 
+def test_an_anomaly_is_a_problem_with_the_newest_one_as_its_attributes() -> None:
+    found = components(announcement())["state_flags_anomaly"]
+    assert (found["device_class"], found["state_topic"]) == ("problem", "neuromodd/lab/state")
+    assert found["json_attributes_topic"] == "neuromodd/lab/anomaly"
+
+
 def test_the_options_of_the_fault_are_all_classes() -> None:
     assert components(announcement())["fault_class"]["options"] == [of.value for of in FaultClass]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from pydantic import BaseModel
 
-from neuromodd.core.brain import Brain, Tick
+from neuromodd.core.brain import Brain, BrainParameters, Tick
 from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
@@ -20,6 +21,7 @@ from neuromodd.core.messages import (
     TOPICS,
     Event,
     Message,
+    anomaly_event,
     fault_event,
     record_message,
     reward_event,
@@ -30,6 +32,7 @@ from neuromodd.core.messages import (
 )
 from neuromodd.core.payloads import (
     REWARD_PAYLOADS,
+    AnomalyPayload,
     FaultPayload,
     HealthPayload,
     InfoPayload,
@@ -41,6 +44,14 @@ from neuromodd.core.record import JsonModel, Record
 from neuromodd.core.requests import Reply
 from neuromodd.core.rewards import EPOCH, BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
 from neuromodd.core.schemas import schema
+from neuromodd.core.surprise import (
+    DEFAULT_CHANNELS,
+    Anomaly,
+    AnomalyChannel,
+    ChannelMoment,
+    Moment,
+    SurpriseParameters,
+)
 from neuromodd.errors import InvalidRecordError
 
 MakeFrame = Callable[..., TelemetryFrame]
@@ -51,10 +62,29 @@ PAYLOADS: list[tuple[str, type[JsonModel]]] = [
     ("state", StatePayload),
     ("spikes", SpikesPayload),
     ("fault", FaultPayload),
+    ("anomaly", AnomalyPayload),
     ("info", InfoPayload),
     ("health", HealthPayload),
     *(("reward", payload) for payload in REWARD_PAYLOADS.values()),
 ]
+
+
+CPU = AnomalyChannel(name="cpu", observed=0.97, expected=0.1, low=0.05, high=0.2, surprise=0.7)
+DISK = AnomalyChannel(
+    name="disk.write_bytes_per_s", observed=2e8, expected=None, low=None, high=None, surprise=0.4
+)
+BEGIN = Anomaly(
+    phase="begin",
+    since_utc=EPOCH,
+    time_utc=EPOCH,
+    duration_s=0.0,
+    surprise=0.7,
+    channels=(CPU, DISK),
+    sentence="cpu is 0.97, where 0.05 to 0.2 was expected",
+)
+END = BEGIN.model_copy(
+    update={"phase": "end", "time_utc": EPOCH + timedelta(seconds=90), "duration_s": 90.0, "surprise": 0.8}
+)
 
 
 def not_json(word: str) -> None:
@@ -105,6 +135,7 @@ def lifted(tick: Tick) -> dict[str, list[Any]]:
     found["telemetry"] = [sent(telemetry_event(tick.frame))]
     found["reward"] = [sent(reward_event(event)) for event in tick.events]
     found["fault"] = [sent(fault_event("n", tick.fault))]
+    found["anomaly"] = [sent(anomaly_event("n", of)) for of in (BEGIN, END)]
     return found
 
 
@@ -121,6 +152,7 @@ def lifted(tick: Tick) -> dict[str, list[Any]]:
         ("spikes", 0, False),
         ("reward", 1, False),
         ("fault", 1, True),
+        ("anomaly", 1, False),
         ("health", 0, True),
     ],
 )
@@ -128,8 +160,8 @@ def test_a_topic_is_published_as_the_contract_says(name: str, qos: int, retained
     assert (TOPICS[name].qos, TOPICS[name].retain) == (qos, retained)
 
 
-def test_only_rewards_and_faults_may_not_give_way_to_newer_ones() -> None:
-    assert {name for name, rule in TOPICS.items() if not rule.state_like} == {"reward", "fault"}
+def test_only_rewards_faults_and_anomalies_may_not_give_way_to_newer_ones() -> None:
+    assert {name for name, rule in TOPICS.items() if not rule.state_like} == {"reward", "fault", "anomaly"}
 
 
 def test_a_topic_has_prefix_node_and_name() -> None:
@@ -182,7 +214,12 @@ def test_the_documents_of_tomorrow_are_changed_at_every_depth() -> None:
     [
         ("state", {"step": None}),
         ("state", {"modulators": {}}),
-        ("state", {"surprise": {"total": 2.0, "channels": {}}}),
+        ("state", {"surprise": {"total": 2.0, "probability": 0.0, "channels": {}}}),
+        ("state", {"surprise": {"total": 1.0, "channels": {}}}),
+        ("state", {"prediction_error": {"total": 2.0, "channels": {}}}),
+        ("anomaly", {"phase": "middle"}),
+        ("anomaly", {"surprise": 1.5}),
+        ("anomaly", {"channels": [{"name": "cpu"}]}),
         ("telemetry", {"cpu": {"utilization_ratio": 1.5}}),
         ("telemetry", {"gpus": [{}]}),
         ("reward", {"kind": "Windfall"}),
@@ -199,7 +236,7 @@ def test_a_schema_refuses_what_is_not_in_the_contract(
         check(name, {**document, **damage})
 
 
-@pytest.mark.parametrize("name", ["telemetry", "state", "spikes", "reward", "fault"])
+@pytest.mark.parametrize("name", ["telemetry", "state", "spikes", "reward", "fault", "anomaly"])
 def test_a_schema_asks_for_every_field_that_is_written(tick: Tick, name: str) -> None:
     for document in lifted(tick)[name]:
         for field in document:
@@ -226,14 +263,17 @@ def test_state_has_exactly_the_fields_of_the_contract(tick: Tick) -> None:
         "modulators",
         "flags",
         "surprise",
+        "prediction_error",
         "rates",
     }
     levels = {"dopamine", "cortisol", "acetylcholine", "tempo"}
     assert set(state["modulators"]) == {*levels, "tonic", "phasic"}
     assert set(state["modulators"]["tonic"]) == levels
     assert set(state["modulators"]["phasic"]) == levels - {"tempo"}
-    assert set(state["flags"]) == {"stress", "reward", "focus"}
-    assert tuple(state["surprise"]["channels"]) == CHANNELS
+    assert set(state["flags"]) == {"stress", "reward", "focus", "anomaly"}
+    assert set(state["surprise"]) == {"total", "probability", "channels"}
+    assert tuple(state["surprise"]["channels"]) == DEFAULT_CHANNELS
+    assert tuple(state["prediction_error"]["channels"]) == CHANNELS
     assert [len(state["rates"][bank]) for bank in ("lif", "izhikevich")] == [8, 5]
 
 
@@ -242,9 +282,47 @@ def test_state_counts_network_steps_since_the_first_start(tick: Tick) -> None:
 
 
 def test_state_keeps_null_for_a_channel_that_is_absent(tick: Tick) -> None:
-    surprise = parsed(state_message(tick).payload)["surprise"]
-    assert surprise["channels"] == {name: 0.6 if name == "cpu" else None for name in CHANNELS}
-    assert surprise["total"] == 0.6
+    error = parsed(state_message(tick).payload)["prediction_error"]
+    assert error["channels"] == {name: 0.6 if name == "cpu" else None for name in CHANNELS}
+    assert error["total"] == 0.6
+
+
+def strange(tick: Tick, total: float | None, episode: Anomaly | None = None) -> Tick:
+    """The tick with a moment of two channels, one of which can't tell."""
+    channels = (
+        ChannelMoment("cpu", 0.97, 0.1, 0.05, 0.2, total),
+        ChannelMoment("gpus.0.power_watts", None, None, None, None, None),
+    )
+    moment = Moment(total, total, channels, change=None, episode=episode)
+    return tick.model_copy(update={"surprise": moment})
+
+
+def test_state_has_the_surprise_of_the_channels_that_are_watched(tick: Tick) -> None:
+    surprise = parsed(state_message(strange(tick, 0.25)).payload)["surprise"]
+    assert surprise["total"] == 0.25
+    assert surprise["channels"] == {"cpu": 0.25, "gpus.0.power_watts": None}
+
+
+@pytest.mark.parametrize(("total", "probability"), [(None, None), (0.0, 1.0), (0.3, 1e-3), (1.0, 1e-10)])
+def test_state_tells_how_probable_such_a_surprise_is(
+    tick: Tick, total: float | None, probability: float | None
+) -> None:
+    surprise = parsed(state_message(strange(tick, total)).payload)["surprise"]
+    assert surprise["probability"] == pytest.approx(probability)
+
+
+@pytest.mark.parametrize(("episode", "flag"), [(None, False), (BEGIN, True)])
+def test_a_flag_is_up_while_an_anomaly_goes_on(tick: Tick, episode: Anomaly | None, flag: bool) -> None:
+    state = parsed(state_message(strange(tick, 0.1, episode)).payload)
+    assert state["flags"]["anomaly"] is flag
+
+
+def test_without_surprise_state_has_no_channels_of_it(frame: MakeFrame) -> None:
+    brain = Brain(BrainParameters(surprise=SurpriseParameters(enabled=False)))
+    state = parsed(state_message(brain.step(frame(0.0))).payload)
+    check("state", state)
+    assert state["surprise"] == {"total": None, "probability": None, "channels": {}}
+    assert state["flags"]["anomaly"] is False
 
 
 def test_telemetry_keeps_null_for_what_was_not_measured(frame: MakeFrame) -> None:
@@ -310,6 +388,7 @@ def test_an_event_that_is_sent_late_says_so_and_nothing_else_of_it_changes(
     events = [
         telemetry_event(tick.frame),
         fault_event("n", tick.fault),
+        anomaly_event("n", BEGIN),
         *map(reward_event, tick.events),
     ]
     for event in events:
@@ -319,7 +398,11 @@ def test_an_event_that_is_sent_late_says_so_and_nothing_else_of_it_changes(
 
 
 def test_an_event_has_the_id_that_its_payload_tells(tick: Tick) -> None:
-    for event in (fault_event("n", tick.fault), *map(reward_event, tick.events)):
+    for event in (
+        fault_event("n", tick.fault),
+        anomaly_event("n", END),
+        *map(reward_event, tick.events),
+    ):
         assert event.payload["id"] == event.id
 
 
@@ -414,6 +497,53 @@ def test_a_fault_of_another_node_has_another_id(tick: Tick) -> None:
 def test_a_fault_is_dated_at_its_beginning(tick: Tick) -> None:
     document = sent(fault_event("n", tick.fault))
     assert document["time_utc"] == document["since_utc"] == "2024-05-01T12:00:01Z"
+
+
+def test_anomaly_has_exactly_the_fields_of_the_contract() -> None:
+    document = sent(anomaly_event("n", BEGIN))
+    assert set(document) == {
+        "id",
+        "episode",
+        "phase",
+        "time_utc",
+        "node",
+        "since_utc",
+        "duration_s",
+        "surprise",
+        "probability",
+        "channels",
+        "sentence",
+        "replayed",
+    }
+    fields = {"name", "observed", "expected", "low", "high", "surprise"}
+    assert [set(of) for of in document["channels"]] == [fields, fields]
+
+
+def test_an_anomaly_payload_reads_back() -> None:
+    payload = anomaly_event("n", END).encoded(replayed=False)
+    assert parsed(AnomalyPayload.from_json(payload).to_json()) == parsed(payload)
+
+
+def test_the_begin_and_the_end_of_an_anomaly_are_two_messages_of_one_episode() -> None:
+    begin, end = (sent(anomaly_event("n", of)) for of in (BEGIN, END))
+    assert begin["episode"] == end["episode"]
+    assert len({begin["id"], end["id"], begin["episode"]}) == 3
+
+
+def test_an_anomaly_has_the_same_ids_however_its_story_is_told() -> None:
+    again = anomaly_event("n", BEGIN.model_copy(update={"sentence": "other words", "surprise": 0.9}))
+    assert again.id == anomaly_event("n", BEGIN).id
+
+
+@pytest.mark.parametrize(
+    ("node", "since_s"),
+    [("m", 0.0), ("n", 0.001)],
+)
+def test_another_anomaly_has_other_ids(node: str, since_s: float) -> None:
+    since_utc = EPOCH + timedelta(seconds=since_s)
+    one, other = anomaly_event("n", END), anomaly_event(node, END.model_copy(update={"since_utc": since_utc}))
+    assert one.id != other.id
+    assert one.payload["episode"] != other.payload["episode"]
 
 
 @pytest.mark.parametrize(

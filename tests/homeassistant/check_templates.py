@@ -17,7 +17,8 @@ from homeassistant.helpers.template import Template
 from neuromodd.core.brain import Brain
 from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.messages import fault_event, state_message
+from neuromodd.core.messages import anomaly_event, fault_event, state_message
+from neuromodd.core.surprise import Anomaly, AnomalyChannel, Moment
 
 COMPONENTS: dict[str, dict[str, Any]] = parsed(announced(EVERYTHING))["cmps"]
 AMD, NVIDIA = sorted(key.removesuffix("_lost") for key in COMPONENTS if key.endswith("_lost"))
@@ -121,9 +122,44 @@ def test_the_state_is_shown(render: Callable[..., str]) -> None:
             assert float(render(f"state_modulators_{name}", payload)) == pytest.approx(100 * level, abs=0.051)
     for name, flag in state["flags"].items():
         assert render(f"state_flags_{name}", payload) == str(flag)
-    assert float(render("state_surprise_total", payload)) == pytest.approx(
-        100 * state["surprise"]["total"], abs=0.051
-    )
+
+
+@pytest.mark.parametrize(("surprise", "shown"), [(None, "None"), (0.0, "0.0"), (0.4321, "43.2")])
+def test_the_surprise_is_shown(surprise: float | None, shown: str, render: Callable[..., str]) -> None:
+    tick = Brain().step(EVERYTHING)
+    strange = tick.model_copy(update={"surprise": Moment(surprise, surprise, (), None, None)})
+    assert render("state_surprise_total", state_message(strange).payload) == shown
+
+
+ANOMALY = Anomaly(
+    phase="begin",
+    since_utc=datetime(2024, 5, 1, tzinfo=UTC),
+    time_utc=datetime(2024, 5, 1, tzinfo=UTC),
+    duration_s=0.0,
+    surprise=0.7,
+    channels=(
+        AnomalyChannel(name="cpu", observed=0.97, expected=0.1, low=0.05, high=0.2, surprise=0.7),
+        AnomalyChannel(name="network", observed=2e8, expected=None, low=None, high=None, surprise=0.6),
+    ),
+    sentence="cpu is 0.97, where 0.05 to 0.2 was expected",
+)
+
+
+@pytest.mark.parametrize(("episode", "shown"), [(None, "False"), (ANOMALY, "True")])
+def test_an_anomaly_is_a_problem_while_it_goes_on(
+    episode: Anomaly | None, shown: str, render: Callable[..., str]
+) -> None:
+    tick = Brain().step(EVERYTHING)
+    strange = tick.model_copy(update={"surprise": Moment(0.6, 0.6, (), None, episode)})
+    assert render("state_flags_anomaly", state_message(strange).payload) == shown
+
+
+def test_an_anomaly_carries_the_newest_one_as_attributes(render: Callable[..., str]) -> None:
+    payload = anomaly_event("lab-7", ANOMALY).encoded(replayed=False)
+    expected = json.loads(payload)
+    attributes = json.loads(render("state_flags_anomaly", payload, "json_attributes_template"))
+    names = ("phase", "since_utc", "duration_s", "surprise", "sentence", "channels")
+    assert attributes == {name: expected[name] for name in names}
 
 
 @pytest.mark.parametrize(
@@ -176,5 +212,6 @@ def test_a_fault_carries_its_evidence_as_attributes(render: Callable[..., str]) 
     assert attributes == {name: expected[name] for name in ("code", "confidence", "since_utc", "evidence")}
 
 
-def test_the_attributes_of_an_empty_payload_are_null(render: Callable[..., str]) -> None:
-    assert set(json.loads(render("fault", "", "json_attributes_template")).values()) == {None}
+@pytest.mark.parametrize("key", ["fault", "state_flags_anomaly"])
+def test_the_attributes_of_an_empty_payload_are_null(key: str, render: Callable[..., str]) -> None:
+    assert set(json.loads(render(key, "", "json_attributes_template")).values()) == {None}

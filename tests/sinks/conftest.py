@@ -13,6 +13,7 @@ from harness import Mosquitto
 from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
 from neuromodd.core.rewards import WorkAccepted
+from neuromodd.core.surprise import Anomaly, Moment
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -24,13 +25,16 @@ def brain() -> Brain:
 
 @pytest.fixture
 def make_tick(brain: Brain) -> Callable[..., Tick]:
-    """Lives through the next second; `rewards` name what is rewarded, `gpu_lost` is a change of fault."""
+    """Lives through the next second.
 
-    def make(rewards: Sequence[str] = (), *, gpu_lost: bool = False) -> Tick:
+    `rewards` name what is rewarded, `gpu_lost` is a change of fault, `anomaly` begins or ends one.
+    """
+
+    def make(rewards: Sequence[str] = (), *, gpu_lost: bool = False, anomaly: str | None = None) -> Tick:
         for source in rewards:
             brain.take(WorkAccepted(source=source))
         second = brain.sequence
-        return brain.step(
+        tick = brain.step(
             TelemetryFrame(
                 node="lab",
                 sequence=second,
@@ -42,6 +46,19 @@ def make_tick(brain: Brain) -> Callable[..., Tick]:
                 gpus=(GpuSample(index=0, uuid="GPU-a", name="A", lost=gpu_lost),),
             )
         )
+        if anomaly is None:
+            return tick
+        values = {
+            "phase": anomaly,
+            "since_utc": START,
+            "time_utc": tick.frame.time_utc,
+            "duration_s": float(second),
+            "surprise": 0.7,
+            "channels": (),
+            "sentence": "cpu is 0.97, where 0.05 to 0.2 was expected",
+        }
+        moment = Moment(0.7, 0.7, (), change=Anomaly.from_dict(values), episode=None)
+        return tick.model_copy(update={"surprise": moment})
 
     return make
 

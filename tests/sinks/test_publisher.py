@@ -36,6 +36,7 @@ CONTRACT = {
     "spikes": (0, False),
     "reward": (1, False),
     "fault": (1, True),
+    "anomaly": (1, False),
     "health": (0, True),
 }
 """QoS and retention of each topic, as published to the world."""
@@ -220,7 +221,7 @@ async def test_after_a_tick_the_introduction_has_state_and_fault(
 async def everything_said(run: Run, listener: Listener, make_tick: MakeTick) -> None:
     publisher = run.start()
     await until(lambda: publisher.health.connected)
-    publisher.offer(make_tick(["job"]))
+    publisher.offer(make_tick(["job"], anomaly="begin"))
     await until(lambda: {heard.name for heard in list(listener.heard)} >= CONTRACT.keys())
 
 
@@ -720,11 +721,12 @@ async def test_telemetry_on_change_leaves_out_what_is_the_same(
     assert await offered_one_by_one(run, listener, make_tick, 5, "telemetry") == [0]
 
 
-async def test_rewards_and_faults_that_are_off_are_not_kept_either(
+async def test_events_that_are_off_are_not_kept_either(
     make_run: StartRun, road: RoadTo, make_tick: MakeTick
 ) -> None:
-    publisher = make_run(road.port, cadences=EVERYTHING._replace(reward=False, fault=False)).publisher
-    publisher.offer(make_tick(["job"]))
+    off = EVERYTHING._replace(reward=False, fault=False, anomaly=False)
+    publisher = make_run(road.port, cadences=off).publisher
+    publisher.offer(make_tick(["job"], anomaly="begin"))
     assert publisher.health.waiting_events == 0
 
 
@@ -747,6 +749,26 @@ async def test_telemetry_can_be_kept_through_an_outage(
     await after_an_outage(make_run(road.port, keep_telemetry=True), road, listener, make_tick, range(5))
     found = [(heard.json["sequence"], heard.json["replayed"]) for heard in listener.named("telemetry")]
     assert found == [(0, False), (1, True), (2, True), (3, True), (4, True), (5, True)]
+
+
+# Anomalies
+
+
+async def test_begin_and_end_of_an_anomaly_are_sent_after_an_outage(
+    make_run: StartRun, road: RoadTo, mosquitto: Mosquitto, listen: Listen, make_tick: MakeTick
+) -> None:
+    listener = await heard_by(listen(mosquitto.port))
+    publisher = make_run(road.port).publisher
+    for anomaly in ("begin", None, "end", None):
+        publisher.offer(make_tick(anomaly=anomaly))
+    await road.open()
+    run = asyncio.create_task(publisher.run())
+    await until(lambda: len(listener.named("anomaly")) > 1 and publisher.health.waiting_events == 0)
+    heard = [of.json for of in listener.named("anomaly")]
+    await publisher.stop()
+    await run
+    assert [(of["phase"], of["replayed"]) for of in heard] == [("begin", True), ("end", True)]
+    assert len({of["episode"] for of in heard}) == 1
 
 
 # The fault that holds
