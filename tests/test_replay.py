@@ -24,6 +24,7 @@ from neuromodd.core.messages import state_message
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import RewardParameters, SourceSwitch, WorkAccepted
+from neuromodd.core.surprise import DEFAULT_CHANNELS, SurpriseParameters
 from neuromodd.errors import CheckpointDamagedError, CheckpointMismatchError, RecordingError
 from neuromodd.recording import Header, Item, RecordingReader, frame_line, header_line, input_line
 from neuromodd.replay import Replay, Report, replay
@@ -198,6 +199,53 @@ def test_a_restart_between_two_files_is_said_and_kept_to(tmp_path: Path) -> None
     _, states = replayed(paths, note=notes.append)
     assert states == first.states + second.states
     assert notes == [f"{paths[1]}:1: does not go on where the file before ended; its own state counts"]
+
+
+# Recordings of earlier versions, with the states that those versions published
+
+
+OLD = Path(__file__).parent / "data" / "recordings"
+OLD_STATES = (OLD / "before-surprise.states.jsonl").read_bytes().splitlines()
+OLD_FILES = [OLD / f"before-surprise-{number}.jsonl" for number in (1, 2)]
+
+
+def in_old_words(state: bytes) -> dict[str, Any]:
+    """A state of now as it was before there was surprise, when the prediction errors went by that name."""
+    values: dict[str, Any] = json.loads(state)
+    assert values.pop("surprise") == {"total": None, "probability": None, "channels": {}}
+    assert values["flags"].pop("anomaly") is False
+    values["surprise"] = values.pop("prediction_error")
+    return values
+
+
+def test_a_recording_from_before_there_was_surprise_gives_the_states_of_then() -> None:
+    _, states = replayed(OLD_FILES)
+    assert [in_old_words(state) for state in states] == [json.loads(state) for state in OLD_STATES]
+
+
+def test_recordings_from_before_there_was_surprise_that_follow_each_other_are_one_life() -> None:
+    notes: list[str] = []
+    replay(OLD_FILES, note=notes.append)
+    assert notes == []
+
+
+def test_a_recording_with_surprise_is_not_taken_for_an_older_one(life: Life, tmp_path: Path) -> None:
+    _, states = replayed([life.save(tmp_path / "r.jsonl")])
+    assert json.loads(states[-1])["surprise"]["channels"].keys() == {*DEFAULT_CHANNELS}
+
+
+def test_a_replay_takes_over_what_a_reload_changed_of_surprise(tmp_path: Path) -> None:
+    life = Life()
+    life.begin_file()
+    given = BrainParameters(surprise=SurpriseParameters(threshold=0.75))
+    reload = SettingsInput(
+        setpoints=given.setpoints, rewards=given.rewards, faults=given.faults, surprise=given.surprise
+    )
+    life.live([*frames(5), reload, *frames(5, 5)])
+    seen: list[float] = []
+    path = life.save(tmp_path / "r.jsonl")
+    Replay([path], watch=lambda _, brain: seen.append(brain.parameters.surprise.threshold)).run()
+    assert seen == [0.5] * 5 + [0.75] * 5
 
 
 # Checkpoints
