@@ -19,6 +19,7 @@ from web_client import Stream, get
 
 from neuromodd.config import WebSettings
 from neuromodd.core.messages import Message
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.dashboard import server
 from neuromodd.dashboard.server import answers_to, serve
 from neuromodd.dashboard.web import PAGES_LIMIT, QUEUE_LIMIT, Page, Source, Web
@@ -438,6 +439,7 @@ def source() -> Source:
         alive=lambda: {"verdict": "ticking", "health": {}},
         info=lambda: Message("info", b"{}"),
         weights=lambda: [[0.5] * 8] * 8,
+        surprise=SurpriseParameters,
     )
 
 
