@@ -171,18 +171,17 @@ def test_an_anomaly_is_known_from_its_begin_to_its_end(ears: Ears) -> None:
     flags = {"stress": False, "reward": False, "focus": False, "anomaly": True}
     ears.hear("lab/anomaly", begin)
     ears.hear("lab/state", {"sequence": 1, "flags": flags})
-    node = ears.node()
-    assert node.anomalous
-    assert node.anomaly is not None
-    assert node.anomaly.sentence == "cpu is 1"
+    held = ears.node().anomaly
+    assert held is not None
+    assert (ears.node().anomalous, held.sentence) == (True, "cpu is 1")
     ears.hear("lab/anomaly", {**begin, "id": "2", "phase": "end", "duration_s": 7.0})
-    assert node.anomaly is None
-    assert [(event.kind, event.text) for event in node.events] == [
+    assert ears.node().anomaly is None
+    assert [(event.kind, event.text) for event in ears.node().events] == [
         ("anomaly", "cpu is 1"),
         ("calm", "over after 7 s; cpu is 1"),
     ]
     ears.hear("lab/anomaly", {**begin, "id": "0", "replayed": True})
-    assert node.anomaly is None
+    assert ears.node().anomaly is None
 
 
 def test_an_anomaly_that_its_node_has_forgotten_is_none(ears: Ears) -> None:
