@@ -11,7 +11,7 @@ from neuromodd.dashboard import lines, measures
 from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted, wrapped
 from neuromodd.dashboard.happenings import WELL, Happening
 from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
-from neuromodd.dashboard.strange import odds
+from neuromodd.dashboard.strange import rarity, words
 from neuromodd.dashboard.watch import BANK_SHOWN, COLUMNS, LEVELS, LIF_SHOWN, Node
 
 TWO_COLUMNS = 72
@@ -176,7 +176,7 @@ class CloseUp:
         node = self._node
         newest = self._states[-1][COLUMNS["surprise"]] if self._states else math.nan
         known = "-" if math.isnan(newest) else f"{newest:.3f}"
-        rare = f", {odds(newest)}" if node.calibrated and not math.isnan(newest) else ""
+        rare = f", {rarity(newest)}" if node.calibrated and not math.isnan(newest) else ""
         width = max(self._half - LABEL - 6, 0)
         present = self._surprises(width)
         known_values = (value for _, of, _ in present for value in of if not math.isnan(value))
@@ -193,7 +193,7 @@ class CloseUp:
         )
         for name, history, now in present:
             yield (
-                Piece(fitted(name.replace("_", " "), LABEL)),
+                Piece(fitted(words(name), LABEL)),
                 Piece(f"{'-' if math.isnan(now) else f'{now:.3f}':>5} ", "bold"),
                 Piece(self._glyphs.spark(history, 0.0, top), "surprise"),
             )
@@ -216,7 +216,7 @@ class CloseUp:
         absent = [name for name in self._node.channels if name not in shown]
         if shown and not absent:
             return
-        names = ", ".join(name.replace("_", " ") for name in absent)
+        names = ", ".join(map(words, absent))
         more = f"{len(absent)} more" if len(shown) == CHANNELS_SHOWN else f"nothing of {names}"
         said = more if shown else "nothing known yet" if absent else "nothing is watched"
         yield (Piece(fitted(said, self._half), "dim"),)

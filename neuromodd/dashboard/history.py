@@ -280,7 +280,8 @@ def _state_columns(lif: int, bank: int, surprise: Sequence[str]) -> Iterator[Col
         yield Column(f"state.flags.{name}", "flags", name, low=0.0, high=1.0, whole=True)
     yield Column("state.surprise.total", "surprise", "all", low=0.0, high=1.0)
     for name in surprise:
-        yield Column(f"state.surprise.channels.{name}", "surprise", _words(name), low=0.0, high=1.0)
+        label = name if "." in name else _words(name)
+        yield Column(f"state.surprise.channels.{name}", "surprise", label, low=0.0, high=1.0)
     for kind, count, names in (("lif", lif, CHANNELS), ("izhikevich", bank, DRIVES)):
         for neuron in range(count):
             label = _words(names[neuron % len(names)])

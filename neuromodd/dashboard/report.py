@@ -289,8 +289,10 @@ def _normal_table(told: Mapping[str, Any]) -> Table:
 
 def _normal(channel: Mapping[str, Any]) -> str:
     words = {"learning": "still being learned", "never measured": "never measured"}
+    if channel["state"] in words:
+        return words[channel["state"]]
     if channel["low"] is None or channel["high"] is None:
-        return words.get(channel["state"], "not known")
+        return "not known"
     low, high = (quantity(channel[end], channel["unit"]) for end in ("low", "high"))
     return f"{low} to {high}"
 

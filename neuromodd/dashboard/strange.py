@@ -6,8 +6,8 @@ from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.surprise import probability
 from neuromodd.dashboard.history import UNITS
 
-NOTABLE = 0.3
-"""A moment in a thousand: from here on a channel is worth a word."""
+USUAL = 0.1
+"""One moment in ten is stranger."""
 
 SHARES = frozenset({*CHANNELS, "pressure"})
 """Channels that are shares of a whole."""
@@ -23,6 +23,16 @@ def unit_of(channel: str) -> str:
         return "bytes_per_s"
     field = channel.rpartition(".")[2]
     return next((unit for unit in UNITS if field == unit or field.endswith(f"_{unit}")), "")
+
+
+def words(channel: str) -> str:
+    """The name of a channel for people; a path in the frame is one as it is."""
+    return channel if "." in channel else channel.replace("_", " ")
+
+
+def rarity(surprise: float) -> str:
+    """How rare the moments are that are so strange, or that they are nothing special."""
+    return "usual" if surprise < USUAL else odds(surprise)
 
 
 def odds(surprise: float) -> str:

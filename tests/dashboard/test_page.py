@@ -485,7 +485,7 @@ def test_the_arrow_keys_read_out_how_rare_a_moment_was_and_that_it_was_an_anomal
     calm = "all 0.130, 1 in 20"
     assert said == [
         calm,
-        "all 0.040, 1 in 3",
+        "all 0.040, usual",
         "all 0.100, 1 in 10",
         "all 0.640, 1 in 2.5 million, an anomaly",
     ]

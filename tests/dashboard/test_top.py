@@ -327,7 +327,7 @@ async def test_the_channels_of_surprise_are_those_that_the_node_watches() -> Non
     async with scene.shown() as pilot:
         text = "\n".join(await scene.rows(pilot))
         assert re.search(r" cpu +0.050 ", text)
-        assert re.search(r" disk.busy rat~ *0.050 ", text)
+        assert re.search(r" disk.busy_rat~ *0.050 ", text)
         assert "nothing of gpu" in text
         many = [f"disk.number_{number}" for number in range(30)]
         scene.hear("lab/state", strange(anomaly=False, names=many))
@@ -368,7 +368,7 @@ async def test_a_daemon_from_before_has_its_prediction_errors_shown_as_such() ->
         scene.hear("lab/state", strange(anomaly=False))
         text = "\n".join(await scene.rows(pilot))
         await pilot.press("a")
-    assert "surprise 0.060, 1 in 4 " in text
+    assert "surprise 0.060, usual " in text
     assert len(scene.watch.nodes["lab"].states) == 1
 
 

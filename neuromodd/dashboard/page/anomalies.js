@@ -5,6 +5,9 @@ import { find, make, mark, write } from "./elements.js";
 import { lasting, level, NONE, odds, written } from "./format.js";
 import { valueOf } from "./store.js";
 
+/** The name of a channel for people; a path in the frame is one as it is. */
+export const words = (name) => (name.includes(".") ? name : name.replaceAll("_", " "));
+
 /** A reading of a channel in its own unit. */
 export const read = (value, name, store) =>
   value === null ? NONE : written(value, { name, unit: store.surprise?.units[name] ?? "" });
@@ -69,7 +72,7 @@ export class Alarm {
       make(
         "tr",
         { "data-channel": channel.name },
-        make("th", { scope: "row" }, channel.name.replaceAll("_", " ")),
+        make("th", { scope: "row" }, words(channel.name)),
         make("td", {}, read(channel.observed, channel.name, store)),
         make("td", {}, expected(channel, store)),
         make("td", {}, level(channel.surprise)),

@@ -113,6 +113,9 @@ export function odds(surprise) {
   return `1 in ${count(word ? moments / size : Math.round(moments))}${word}`;
 }
 
+/** How rare the moments are that are so strange, or that they are nothing special. */
+export const rarity = (surprise) => (surprise < 0.1 ? "usual" : odds(surprise));
+
 /** A change, with its sign. */
 export const signed = (value, digits) => (value > 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
 

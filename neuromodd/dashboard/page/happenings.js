@@ -1,6 +1,6 @@
 // Rewards, faults and anomalies in words.
 
-import { expected, read } from "./anomalies.js";
+import { expected, read, words } from "./anomalies.js";
 import { seconds } from "./clock.js";
 import { lasting, level, odds } from "./format.js";
 
@@ -73,7 +73,7 @@ function ofAnomaly(anomaly, store) {
     detail: anomaly.sentence,
     origin: `surprise ${level(anomaly.surprise)}, ${odds(anomaly.surprise)}`,
     evidence: anomaly.channels.map((channel) => ({
-      reading: channel.name,
+      reading: words(channel.name),
       value: read(channel.observed, channel.name, store),
       rule: `${expected(channel, store)} was expected; surprise ${level(channel.surprise)}`,
     })),
@@ -84,8 +84,8 @@ const WORDS = { fault: ofFault, anomaly: ofAnomaly, reward: ofReward };
 
 /** What there is to say of an event of the stream. */
 export function told({ topic, payload }, store) {
-  const words = (WORDS[topic] ?? ofReward)(payload, store);
-  return { ...words, topic, at: seconds(payload.time_utc) };
+  const all = (WORDS[topic] ?? ofReward)(payload, store);
+  return { ...all, topic, at: seconds(payload.time_utc) };
 }
 
 /** The spans of time that each fault class held, oldest first; the last goes on. */

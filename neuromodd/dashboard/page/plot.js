@@ -179,6 +179,13 @@ export class Plot {
     const width = Math.max(right - left, 2);
     pen.fillStyle = colour("--anomaly-ground");
     pen.fillRect(left, 0, width, this.height);
+    if (width > HATCH_PX) this.hatch(pen, left, width);
+    pen.fillStyle = colour("--anomaly");
+    pen.fillRect(left, 0, 1, this.height);
+    if (right < this.width - 1) pen.fillRect(left + width - 1, 0, 1, this.height);
+  }
+
+  hatch(pen, left, width) {
     pen.save();
     pen.beginPath();
     pen.rect(left, 0, width, this.height);
@@ -192,9 +199,6 @@ export class Plot {
     }
     pen.stroke();
     pen.restore();
-    pen.fillStyle = colour("--anomaly");
-    pen.fillRect(left, 0, 1, this.height);
-    if (right < this.width - 1) pen.fillRect(left + width - 1, 0, 1, this.height);
   }
 
   drawCursor(pen) {

@@ -4,7 +4,7 @@ import { episodes } from "./anomalies.js";
 import { Axis } from "./axis.js";
 import { colour } from "./colours.js";
 import { bodyOf, find, make, write } from "./elements.js";
-import { level, odds, written } from "./format.js";
+import { level, rarity, written } from "./format.js";
 import { dot, extent, fill, pieces, stroke } from "./lines.js";
 import { Plot } from "./plot.js";
 import { Reading } from "./reading.js";
@@ -33,7 +33,7 @@ export class Surprise {
     for (const { column, reading } of this.lanes) {
       const value = valueOf(row, column);
       reading.show(value);
-      if (isTotal(column)) write(this.odds, value === null ? "" : odds(value));
+      if (isTotal(column)) write(this.odds, value === null ? "" : rarity(value));
     }
   }
 
@@ -128,7 +128,7 @@ export class Surprise {
     const strange = episodes(this.store).some(({ from, to }) => from <= row[1] + 0.001 && to >= row[1]);
     return [
       [column.label, written(value, column)],
-      ...(value === null ? [] : [["", odds(value)]]),
+      ...(value === null ? [] : [["", rarity(value)]]),
       ...(strange ? [["", "an anomaly"]] : []),
     ];
   }
@@ -136,7 +136,7 @@ export class Surprise {
   summary(column) {
     const now = valueOf(this.store.newest, column);
     const high = extent(this.store.rows, column)?.[1] ?? null;
-    const said = (value) => (value === null ? "not measured" : `${level(value)}, ${odds(value)}`);
+    const said = (value) => (value === null ? "not measured" : `${level(value)}, ${rarity(value)}`);
     return `Surprise of ${column.label} over ten minutes: now ${said(now)}; at most ${said(high)}`;
   }
 }

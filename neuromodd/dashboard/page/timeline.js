@@ -1,6 +1,6 @@
 // Rewards, faults and anomalies on the axis of time, and as a list with their evidence.
 
-import { episodes } from "./anomalies.js";
+import { episodes, words } from "./anomalies.js";
 import { Axis } from "./axis.js";
 import { clock } from "./clock.js";
 import { colour } from "./colours.js";
@@ -91,11 +91,11 @@ export class Timeline {
     pen.fillStyle = colour("--anomaly");
     pen.fillRect(left, ANOMALIES_Y - BAR_PX / 2, Math.max(right - left, 3), BAR_PX);
     pen.font = `600 10px ${colour("--font")}`;
-    const words = `≠ ${payload.channels.map(({ name }) => name.replaceAll("_", " ")).join(", ")}`;
-    if (pen.measureText(words).width + 8 > right - left) return;
+    const strange = `≠ ${payload.channels.map(({ name }) => words(name)).join(", ")}`;
+    if (pen.measureText(strange).width + 8 > right - left) return;
     pen.fillStyle = colour("--on-anomaly");
     pen.textBaseline = "middle";
-    pen.fillText(words, left + 4, ANOMALIES_Y + 0.5);
+    pen.fillText(strange, left + 4, ANOMALIES_Y + 0.5);
   }
 
   paintSpan(pen, { fault, from, to }) {
