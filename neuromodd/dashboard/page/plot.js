@@ -172,7 +172,7 @@ export class Plot {
     for (const tick of ticks(this.store.span)) pen.fillRect(Math.round(this.x(tick)), 0, 1, this.height);
   }
 
-  /** The span of an anomaly: shaded, hatched and with edges, so that it is told from a gap without colours. */
+  /** The span of an anomaly: shaded, hatched and with edges, to be told from a gap without colours. */
   drawEpisode(pen, from, to) {
     const [left, right] = [Math.max(this.x(from), 0), Math.min(this.x(to), this.width)];
     if (right < 0 || left > this.width) return;

@@ -14,6 +14,10 @@ const FAULTS_Y = 39;
 const ANOMALIES_Y = 65;
 const BAR_PX = 14;
 
+const TRACKS = ["rewards", "fault", "anomaly"];
+
+const LIST = "List of rewards, faults and anomalies";
+
 export class Timeline {
   constructor(screen) {
     this.screen = screen;
@@ -37,14 +41,14 @@ export class Timeline {
       make(
         "div",
         { class: "lane", "data-charts": true },
-        make("ul", { class: "title tracks" }, make("li", {}, "rewards"), make("li", {}, "fault"), make("li", {}, "anomaly")),
+        make("ul", { class: "title tracks" }, ...TRACKS.map((name) => make("li", {}, name))),
         this.plot.element,
         make("span"),
       ),
       make("div", { class: "lane" }, make("span"), this.axis.element),
       make(
         "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "List of rewards, faults and anomalies" },
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": LIST },
         this.list,
       ),
     );
@@ -66,8 +70,8 @@ export class Timeline {
     write(
       find("events-note"),
       events.length
-        ? `${some(rewards, "reward")}, ${some(faults, "fault")} and ${some(anomalies, "anomaly", "anomalies")} ` +
-            "since the daemon began, newest first."
+        ? `${some(rewards, "reward")}, ${some(faults, "fault")} and ` +
+            `${some(anomalies, "anomaly", "anomalies")} since the daemon began, newest first.`
         : "There have been none since the daemon began.",
     );
     this.list.parentElement.hidden = !events.length;
@@ -134,7 +138,9 @@ export class Timeline {
     const close = this.known.filter(({ at, topic }) => topic === "reward" && Math.abs(at - row[1]) <= near);
     const held = spans(this.store).findLast(({ from }) => from <= row[1] + 0.001)?.fault;
     const rewards = close.map(({ title, detail }) => [title, detail]);
-    const strange = episodes(this.store).filter(({ from, to }) => from <= row[1] + near && to >= row[1] - near);
+    const strange = episodes(this.store).filter(
+      ({ from, to }) => from <= row[1] + near && to >= row[1] - near,
+    );
     return [
       ...rewards,
       ["fault", held ? held.code : "not known"],
@@ -151,7 +157,8 @@ export class Timeline {
     const faults = bad.length ? `faults ${bad.join(", ")}` : "no fault";
     const strange = episodes(this.store).filter(({ to }) => to >= begin).length;
     const anomalies = `${strange || "no"} ${strange > 1 ? "anomalies" : "anomaly"}`;
-    return `In ten minutes ${rewards} rewards, ${faults} and ${anomalies}${now}${this.store.holds ? ", an anomaly" : ""}`;
+    const holds = this.store.holds ? ", an anomaly" : "";
+    return `In ten minutes ${rewards} rewards, ${faults} and ${anomalies}${now}${holds}`;
   }
 }
 
