@@ -103,6 +103,7 @@ class Web:
         self.interval_s = interval_s
         surprise = source.surprise()
         self.watched = surprise.channels if surprise.enabled else ()
+        self._threshold = surprise.threshold
         self.history = History(
             interval_s=interval_s,
             lif=source.dimensions["lif_neurons"],
@@ -130,11 +131,14 @@ class Web:
         return WebHealth(pages=len(self._pages), error=self.error)
 
     def follow(self, interval_s: float) -> None:
-        """Expect ticks at another interval; the pages begin afresh with it."""
-        if interval_s != self.interval_s:
-            self.interval_s = interval_s
-            self.history.follow(interval_s)
-            self._let_go()
+        """Expect ticks at another interval; the pages begin afresh with it, or with another threshold."""
+        threshold = self.source.surprise().threshold
+        if (interval_s, threshold) == (self.interval_s, self._threshold):
+            return
+        self._threshold = threshold
+        self.interval_s = interval_s
+        self.history.follow(interval_s)
+        self._let_go()
 
     def offer(self, tick: Tick) -> None:
         """Keep what the pages of the next ten minutes may want, and tell those that are open."""
@@ -298,7 +302,7 @@ class Web:
         if not self.watched:
             return None
         units = {name: unit_of(name) for name in self.watched}
-        return {"threshold": self.source.surprise().threshold, "units": units}
+        return {"threshold": self._threshold, "units": units}
 
     def _note(self, topic: Literal["reward", "fault", "anomaly"], payload: dict[str, Any]) -> None:
         event = {"topic": topic, "payload": {**payload, "replayed": False}}

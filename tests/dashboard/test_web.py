@@ -470,6 +470,22 @@ def source() -> Source:
     )
 
 
+async def test_another_threshold_is_told_to_the_pages() -> None:
+    threshold = 0.5
+    asked = source()._replace(surprise=lambda: SurpriseParameters(threshold=threshold))
+    view = Web(WebSettings(enabled=True), asked, 1.0)
+    page = view.open()
+    assert page is not None
+    view.follow(1.0)
+    page.put(b"still open")
+    assert len(page._waiting) == 1
+    threshold = 0.7
+    view.follow(1.0)
+    # The stream ends, so that the page begins afresh.
+    assert [message async for message in page.messages()] == []
+    assert view._hello()["surprise"]["threshold"] == 0.7
+
+
 def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(MissingExtraError, match=r"pip install 'neuromodd\[web\]'"):
