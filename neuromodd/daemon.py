@@ -161,6 +161,7 @@ class Daemon:
             alive=self._pulse.report,
             info=self._info,
             weights=lambda: self._brain.engine.weights,
+            surprise=lambda: self._brain.parameters.surprise,
         )
         return Web(self._settings.web, source, self._settings.tick.interval_s)
 

@@ -93,6 +93,7 @@ class Feed:
             alive=lambda: {"verdict": "ticking", "reason": None, "health": self.health},
             info=lambda: Message("info", json.dumps(self._info(dimensions)).encode()),
             weights=lambda: engine.weights,
+            surprise=lambda: self._brain.parameters.surprise,
         )
 
     def _info(self, dimensions: dict[str, int]) -> dict[str, Any]:

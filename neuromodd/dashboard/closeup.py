@@ -11,7 +11,8 @@ from neuromodd.dashboard import lines, measures
 from neuromodd.dashboard.glyphs import Glyphs, age, amount, fitted, wrapped
 from neuromodd.dashboard.happenings import WELL, Happening
 from neuromodd.dashboard.lines import BLANK, Line, Piece, Style, beside, clipped, heading
-from neuromodd.dashboard.watch import BANK_SHOWN, LEVELS, LIF_SHOWN, Node, columns
+from neuromodd.dashboard.strange import rarity, words
+from neuromodd.dashboard.watch import BANK_SHOWN, COLUMNS, LEVELS, LIF_SHOWN, Node
 
 TWO_COLUMNS = 72
 """Narrower, all is in one column, and is scrolled."""
@@ -27,13 +28,19 @@ SPAN_S = 120.0
 FULL_RATE = 0.2
 """Spikes a step that are drawn as high as it goes: four in a tick of twenty steps."""
 
-SURPRISE_TOPS = (0.05, 0.1, 0.2, 0.5, 1.0)
+SURPRISE_TOPS = (0.5, 1.0)
+ERROR_TOPS = (0.05, 0.1, 0.2, 0.5, 1.0)
+SPACES = "   "
+"""Between the parts of a heading."""
+
+CHANNELS_SHOWN = 10
+"""Of more channels the strangest of the time that is shown."""
+
 EVENTS_LEAST = 1
 EVENTS_SCROLLED = 9
 FAILING_SHOWN = 3
 EVENT_LINES = 4
 INDENT = 18
-_PLACES = {name: place for place, name in enumerate(columns())}
 _STYLES: dict[str, Style] = {
     "dopamine": "dopamine",
     "cortisol": "cortisol",
@@ -42,7 +49,14 @@ _STYLES: dict[str, Style] = {
 }
 _DRIVE_LABELS = tuple(name if name == "instability" else f"{name} drive" for name in DRIVES)
 _SCALES = {"celsius": (20.0, 100.0), "ratio": (0.0, 1.0)}
-_KINDS: dict[str, Style] = {"reward": "dopamine", "fault": "bad", "well": "good"}
+_KINDS: dict[str, Style] = {
+    "reward": "dopamine",
+    "fault": "bad",
+    "well": "good",
+    "anomaly": "bad",
+    "calm": "good",
+}
+_TOPICS = {"well": "fault", "calm": "anomaly"}
 
 
 class CloseUp:
@@ -79,11 +93,12 @@ class CloseUp:
             beside(one or BLANK, other or BLANK, self._columns) for one, other in zip_longest(left, right)
         ]
         health = [] if tall else list(self._health(self._columns))
-        page = [*self._levels(tall=tall), *gap, *both, *gap, *health, *self._failing()]
+        page = [*self._anomaly(), *self._levels(tall=tall), *gap, *both, *gap, *health, *self._failing()]
         return [*page, *self._events(max(rows - len(page) - 1, EVENTS_LEAST))]
 
     def _in_one_column(self) -> list[Line]:
         return [
+            *self._anomaly(),
             *self._levels(tall=True),
             *self._surprise(),
             *self._raster(),
@@ -96,8 +111,12 @@ class CloseUp:
 
     def _history(self, name: str, width: int) -> list[float]:
         """The means of so many spans up to now; not a number where nothing was measured."""
-        place = _PLACES[name]
-        return self._spans([row[place] for row in self._states], self._node.taken, width)
+        return self._past(COLUMNS[name], width)
+
+    def _past(self, place: int, width: int) -> list[float]:
+        # Of a channel that is new, the rows before have nothing.
+        values = [row[place] if place < len(row) else math.nan for row in self._states]
+        return self._spans(values, self._node.taken, width)
 
     def _spans(self, values: Sequence[float], taken: int, width: int) -> list[float]:
         per = self._ticks_a_span(width)
@@ -141,29 +160,66 @@ class CloseUp:
             Piece(self._glyphs.spark(self._history(name, spark), 0.0, high), style),
         )
 
+    def _anomaly(self) -> Iterator[Line]:
+        """What is strange, on as many lines as it takes; none where nothing is."""
+        if not self._node.anomalous:
+            return
+        told = self._node.anomaly
+        since = f"since {told.since_utc} UTC: " if told and told.since_utc else ""
+        said = told.sentence if told else "it began before this view did, which has not heard what is strange"
+        begin = f"ANOMALY {since}"
+        first, *rest = wrapped(said, self._columns - len(begin), self._columns - 2)
+        yield (Piece(begin, "bad"), Piece(first))
+        yield from ((Piece("  "), Piece(text)) for text in rest[: EVENT_LINES - 1])
+
     def _surprise(self) -> Iterator[Line]:
-        total = self._node.surprise
-        value: Line = (Piece("-" if total is None else f"{total:.3f}", "surprise"),)
+        node = self._node
+        newest = self._states[-1][COLUMNS["surprise"]] if self._states else math.nan
+        known = "-" if math.isnan(newest) else f"{newest:.3f}"
+        rare = f", {rarity(newest)}" if node.calibrated and not math.isnan(newest) else ""
         width = max(self._half - LABEL - 6, 0)
-        histories = {name: self._history(f"surprise.{name}", width) for name in CHANNELS}
-        present = {name: of for name, of in histories.items() if not all(map(math.isnan, of))}
-        highest = max(
-            (value for of in present.values() for value in of if not math.isnan(value)), default=0.0
+        present = self._surprises(width)
+        known_values = (value for _, of, _ in present for value in of if not math.isnan(value))
+        highest = max(known_values, default=0.0)
+        tops = SURPRISE_TOPS if node.calibrated else ERROR_TOPS
+        top = next((top for top in tops if highest <= top), tops[-1])
+        span = age(width * self._ticks_a_span(width) * node.interval_s)
+        title = "surprise" if node.calibrated else "prediction error"
+        value: Line = (Piece(f"{known}{rare}", "surprise"),)
+        room = self._half - len(title) - lines.width(value) - len(SPACES)
+        notes = (f"{span}, 0 to {top:g}", f"0 to {top:g}")
+        yield heading(
+            title, self._glyphs, self._half, value, next((note for note in notes if len(note) <= room), "")
         )
-        top = next((top for top in SURPRISE_TOPS if highest <= top), SURPRISE_TOPS[-1])
-        span = age(width * self._ticks_a_span(width) * self._node.interval_s)
-        yield heading("surprise", self._glyphs, self._half, value, f"{span}, 0 to {top:g}")
-        for name, history in present.items():
-            newest = self._states[-1][_PLACES[f"surprise.{name}"]]
-            shown = "-" if math.isnan(newest) else f"{newest:.3f}"
+        for name, history, now in present:
             yield (
-                Piece(fitted(name.replace("_", " "), LABEL)),
-                Piece(f"{shown:>5} ", "bold"),
+                Piece(fitted(words(name), LABEL)),
+                Piece(f"{'-' if math.isnan(now) else f'{now:.3f}':>5} ", "bold"),
                 Piece(self._glyphs.spark(history, 0.0, top), "surprise"),
             )
-        if absent := [name.replace("_", " ") for name in CHANNELS if name not in present]:
-            said = f"no {', '.join(absent)}" if present else "nothing measured yet"
-            yield (Piece(fitted(said, self._half), "dim"),)
+        yield from self._silent([name for name, _, _ in present])
+
+    def _surprises(self, width: int) -> list[tuple[str, list[float], float]]:
+        """Of each channel that tells, its name, its history and its newest; of too many the strangest."""
+        found = []
+        for place, name in enumerate(self._node.channels, len(COLUMNS)):
+            history = self._past(place, width)
+            if not all(map(math.isnan, history)):
+                row = self._states[-1]
+                found.append((name, history, row[place] if place < len(row) else math.nan))
+        if len(found) <= CHANNELS_SHOWN:
+            return found
+        found.sort(key=lambda of: -max(value for value in of[1] if not math.isnan(value)))
+        return found[:CHANNELS_SHOWN]
+
+    def _silent(self, shown: Sequence[str]) -> Iterator[Line]:
+        absent = [name for name in self._node.channels if name not in shown]
+        if shown and not absent:
+            return
+        names = ", ".join(map(words, absent))
+        more = f"{len(absent)} more" if len(shown) == CHANNELS_SHOWN else f"nothing of {names}"
+        said = more if shown else "nothing known yet" if absent else "nothing is watched"
+        yield (Piece(fitted(said, self._half), "dim"),)
 
     def _raster(self) -> Iterator[Line]:
         lif, bank = self._node.neurons
@@ -175,7 +231,7 @@ class CloseUp:
         rows = self._states[-width:] if width else []
         for kind, names in (("lif", CHANNELS), ("bank", _DRIVE_LABELS)):
             for neuron, name in enumerate(names):
-                place = _PLACES[f"{kind}.{neuron}"]
+                place = COLUMNS[f"{kind}.{neuron}"]
                 drawn = self._glyphs.spikes([row[place] for row in rows], FULL_RATE)
                 yield (
                     Piece(fitted(name.replace("_", " "), SHORT_LABEL), "plain" if kind == "lif" else "dim"),
@@ -240,7 +296,7 @@ class CloseUp:
             style: Style = "good" if fault.code == WELL else "warn" if "WARN" in fault.code else "bad"
             value = (Piece(fault.code, style), Piece(f" {fault.name}", "dim"))
             note = f"since {fault.since_utc} UTC" if fault.since_utc else ""
-        yield heading("faults and rewards", self._glyphs, self._columns, value, note)
+        yield heading("faults, rewards, anomalies", self._glyphs, self._columns, value, note)
         told = (line for happening in reversed(self._node.events) for line in self._event(happening))
         shown = list(islice(told, max(count, 0)))
         yield from shown
@@ -250,7 +306,7 @@ class CloseUp:
         """What happened, on as many lines as it takes to tell the evidence."""
         begin: Line = (
             Piece(f"{happening.time_utc:<8}  ", "dim"),
-            Piece(f"{'fault' if happening.kind == 'well' else happening.kind:<7} "),
+            Piece(f"{_TOPICS.get(happening.kind, happening.kind):<7} "),
             Piece(f"{happening.name}  ", _KINDS[happening.kind]),
         )
         room = self._columns - lines.width(begin)

@@ -19,6 +19,8 @@ from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.rewards import KINDS, BreakthroughFound, RewardEvent, WorkAccepted
+from neuromodd.core.surprise import Moment, SurpriseParameters
+from neuromodd.dashboard.anomalies import Anomalies
 from neuromodd.dashboard.fold import COLUMNS_MAX, Columns, Fold
 from neuromodd.dashboard.series import READINGS, hottest_celsius
 
@@ -26,11 +28,13 @@ LEVEL_NAMES = ("dopamine", "cortisol", "acetylcholine", "tempo")
 GROUPS = len(CHANNELS)
 READING_AT = {name: at for at, name in enumerate(READINGS)}
 LEVELS_FROM = len(READINGS)
-SURPRISE_FROM = LEVELS_FROM + len(LEVEL_NAMES)
-TOTAL_AT = SURPRISE_FROM + GROUPS
-WEIGHTS_FROM = TOTAL_AT + 1
-LEVELS = WEIGHTS_FROM + GROUPS
-"""Where the levels of a column stand: readings, modulators, surprise, its mean, primary weights."""
+ERROR_FROM = LEVELS_FROM + len(LEVEL_NAMES)
+ERROR_TOTAL_AT = ERROR_FROM + GROUPS
+WEIGHTS_FROM = ERROR_TOTAL_AT + 1
+SURPRISE_AT = WEIGHTS_FROM + GROUPS
+WATCHED_FROM = SURPRISE_AT + 1
+"""Where the levels of a column stand: readings, modulators, prediction errors, their mean, primary weights,
+the surprise of all, and that of each channel which is watched, in the order of `Digest.watched`."""
 
 BANK_FROM = GROUPS
 STEPS_AT = BANK_FROM + len(DRIVES)
@@ -46,13 +50,13 @@ GAPS_KEPT = 200
 FAULTS_KEPT = 100
 REWARDS_KEPT = 12
 SOURCES_KEPT = 50
-MOMENTS_KEPT = 5
+MISSES_KEPT = 3
 
-MOMENT_S = 60.0
-"""Of the surprises within so many seconds the largest counts."""
+MISS_S = 60.0
+"""Of the prediction errors within so many seconds the largest counts."""
 
 YOUNG_TICKS = 50
-"""So long a fresh network is surprised by whatever there is."""
+"""So long a fresh network is wrong about whatever there is."""
 
 NAN = math.nan
 _NO_WEIGHTS = (NAN,) * GROUPS
@@ -71,8 +75,8 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A surprise: what was expected of a channel, and what came, both in [0, 1]."""
+class Miss:
+    """A prediction error: what the network expected of a channel, and what came, both in [0, 1]."""
 
     error: float
     time_utc: datetime
@@ -202,7 +206,7 @@ class Digest:
 
     def __init__(self, *, from_utc: datetime | None = None, columns_max: int = COLUMNS_MAX) -> None:
         self._from_utc = from_utc
-        self._fold = Fold(levels=LEVELS, counts=COUNTS, columns_max=columns_max)
+        self._fold = Fold(levels=WATCHED_FROM, counts=COUNTS, columns_max=columns_max)
         self._brain: Brain | None = None
         self._weighed: int | None = None
         self.first: TelemetryFrame | None = None
@@ -217,7 +221,9 @@ class Digest:
         self.flagged_s = {"stress": 0.0, "reward": 0.0, "focus": 0.0}
         self.episodes: list[Episode] = []
         self.fault_counts: Counter[str] = Counter()
-        self.moments: list[Moment] = []
+        self.misses: list[Miss] = []
+        self.anomalies = Anomalies()
+        self.watched: dict[str, int] = {}
         self.start: Learned | None = None
         self.lif_neurons = 0
         self.bank_neurons = 0
@@ -231,6 +237,11 @@ class Digest:
     def setpoints(self) -> Setpoints:
         """Those of the brain after the last frame."""
         return Setpoints() if self._brain is None else self._brain.parameters.setpoints
+
+    @property
+    def surprise(self) -> SurpriseParameters:
+        """The settings of the brain after the last frame."""
+        return SurpriseParameters() if self._brain is None else self._brain.parameters.surprise
 
     def columns(self) -> Columns:
         """The time axis so far."""
@@ -259,7 +270,9 @@ class Digest:
             self.rewards.add(event, time_utc)
         self._take_hour(tick, time_utc, since_s)
         self._take_fault(tick, time_utc)
-        self._take_surprise(tick, brain, time_utc)
+        self._take_miss(tick, brain, time_utc)
+        if tick.surprise is not None:
+            self.anomalies.take(tick.surprise, time_utc)
         self._take_column(tick, brain, time_utc.timestamp())
         self.last = frame
 
@@ -316,18 +329,18 @@ class Digest:
             since_utc = fault.since_utc or time_utc
             self.episodes.append(Episode(fault=fault, since_utc=since_utc, seen_utc=time_utc))
 
-    def _take_surprise(self, tick: Tick, brain: Brain, time_utc: datetime) -> None:
+    def _take_miss(self, tick: Tick, brain: Brain, time_utc: datetime) -> None:
         errors = tick.result.prediction_error
         error, nearer = max((of, -at) for at, of in enumerate((*errors, -1.0)) if of is not None)
-        least = self.moments[-1].error if len(self.moments) == MOMENTS_KEPT else 0.0
+        least = self.misses[-1].error if len(self.misses) == MISSES_KEPT else 0.0
         if error <= least:
             return
-        # Of channels that are as surprised the first, which work often only follows.
+        # Of channels that are as wrong the first, which work often only follows.
         channel = -nearer
         came = tick.stimuli[channel] or 0.0
         # The prediction has moved towards what came, and no farther.
         above = came >= brain.engine.predictions[channel]
-        moment = Moment(
+        miss = Miss(
             error=error,
             time_utc=time_utc,
             channel=CHANNELS[channel],
@@ -335,11 +348,11 @@ class Digest:
             came=came,
             young=tick.result.step <= YOUNG_TICKS * tick.result.steps,
         )
-        near = [of for of in self.moments if abs((of.time_utc - time_utc).total_seconds()) < MOMENT_S]
+        near = [of for of in self.misses if abs((of.time_utc - time_utc).total_seconds()) < MISS_S]
         if any(of.error >= error for of in near):
             return
-        others = [of for of in self.moments if of not in near]
-        self.moments = sorted((*others, moment), key=lambda of: -of.error)[:MOMENTS_KEPT]
+        others = [of for of in self.misses if of not in near]
+        self.misses = sorted((*others, miss), key=lambda of: -of.error)[:MISSES_KEPT]
 
     def _take_column(self, tick: Tick, brain: Brain, time_s: float) -> None:
         frame, levels, result = tick.frame, tick.modulators, tick.result
@@ -356,16 +369,33 @@ class Digest:
             levels.acetylcholine,
             levels.tempo,
             *result.prediction_error,
-            tick.surprise_total,
+            tick.error_total,
         )
+        surprises = self._surprises(tick.surprise)
         rewards = [0] * (len(KINDS) * len(ORIGINS))
         for event in tick.events:
             rewards[reward_at(event.kind, event.origin)] += 1
         self._fold.add(
             time_s,
-            (*(NAN if value is None else value for value in known), *weights),
+            (*(NAN if value is None else value for value in known), *weights, *surprises),
             (*_by_group(result.lif_spikes), *_padded(result.izhikevich_spikes), result.steps, *rewards),
         )
+
+    def _surprises(self, moment: Moment | None) -> Sequence[float]:
+        """The surprise of all and that of each channel; one that was not watched before is given a place."""
+        if moment is None:
+            return (NAN,) * (1 + len(self.watched))
+        new = [of.name for of in moment.channels if of.name not in self.watched]
+        if new:
+            self.watched.update({name: len(self.watched) + at for at, name in enumerate(new)})
+            self._fold.widen(WATCHED_FROM + len(self.watched))
+        found = [NAN] * (1 + len(self.watched))
+        if moment.surprise is not None:
+            found[0] = moment.surprise
+        for of in moment.channels:
+            if of.surprise is not None:
+                found[1 + self.watched[of.name]] = of.surprise
+        return found
 
 
 _KIND_AT = {kind: at for at, kind in enumerate(KINDS)}

@@ -8,20 +8,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuromodd.core.encoding import CHANNELS, ROOM_CELSIUS
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import Setpoints, hot_limit, temperature_sensors
+from neuromodd.core.surprise import ChannelMoment, probability
 from neuromodd.dashboard.digest import (
+    ERROR_FROM,
+    ERROR_TOTAL_AT,
     GROUPS,
     READING_AT,
-    SURPRISE_FROM,
-    TOTAL_AT,
+    SURPRISE_AT,
+    WATCHED_FROM,
     Digest,
     Episode,
     Hour,
     Learned,
     step_ratio,
 )
+from neuromodd.dashboard.fold import Columns
+from neuromodd.dashboard.strange import unit_of
 from neuromodd.errors import InvalidValueError
 
 LONGEST_GAPS = 3
@@ -79,10 +86,12 @@ def facts(digest: Digest, files: Sequence[Path]) -> dict[str, Any]:
             "counts": dict(sorted(digest.fault_counts.items())),
             "episodes": [_episode(of) for of in digest.episodes],
         },
-        "surprise": {
-            "total": _number(means[TOTAL_AT]),
-            "channels": {name: _number(means[SURPRISE_FROM + at]) for at, name in enumerate(CHANNELS)},
-            "moments": [
+        "anomalies": _anomalies(digest),
+        "surprise": _surprise(digest, columns),
+        "prediction_error": {
+            "total": _number(means[ERROR_TOTAL_AT]),
+            "channels": {name: _number(means[ERROR_FROM + at]) for at, name in enumerate(CHANNELS)},
+            "largest": [
                 {
                     "time_utc": _utc(of.time_utc),
                     "channel": of.channel,
@@ -91,12 +100,73 @@ def facts(digest: Digest, files: Sequence[Path]) -> dict[str, Any]:
                     "error": of.error,
                     "fresh_network": of.young,
                 }
-                for of in sorted(digest.moments, key=lambda of: -of.error)
+                for of in sorted(digest.misses, key=lambda of: -of.error)
             ],
         },
-        "expects": _expects(digest, start, end, known[SURPRISE_FROM : SURPRISE_FROM + GROUPS].tolist()),
+        "expects": _expects(digest, start, end, known[ERROR_FROM : ERROR_FROM + GROUPS].tolist()),
         "not_measured": _missing([name for name, at in READING_AT.items() if not known[at]]),
     }
+
+
+def _anomalies(digest: Digest) -> dict[str, Any]:
+    """How many, how long, and each with its channels; of too many the strangest."""
+    found = digest.anomalies
+    return {
+        "count": found.count,
+        "seconds": found.seconds_in_all,
+        "episodes": [
+            {
+                "since_utc": _utc(of.since_utc),
+                "until_utc": None if of.until_utc is None else _utc(of.until_utc),
+                "seconds": of.seconds,
+                "surprise": of.anomaly.surprise,
+                "probability": probability(of.anomaly.surprise),
+                "channels": [channel.model_dump(mode="json") for channel in of.anomaly.channels],
+                "sentence": of.anomaly.sentence,
+            }
+            for of in found.episodes
+        ],
+    }
+
+
+def _surprise(digest: Digest, columns: Columns) -> dict[str, Any] | None:
+    """What is normal here, and how strange it became; None if that was not looked for."""
+    if not digest.watched:
+        return None
+    means, known = columns.mean_of_all, columns.known.sum(axis=0)
+    newest = {of.name: of for of in digest.anomalies.newest}
+
+    def channel(name: str, at: int) -> dict[str, Any]:
+        of = newest.get(name) or ChannelMoment(name, None, None, None, None, None)
+        return {
+            "name": name,
+            "unit": unit_of(name) or None,
+            "state": _knowledge(of, ever=bool(known[at])),
+            "observed": of.observed,
+            "expected": of.expected,
+            "low": of.low,
+            "high": of.high,
+            "surprise_mean": _number(means[at]),
+            "surprise_highest": _highest(columns, at),
+        }
+
+    return {
+        "threshold": digest.surprise.threshold,
+        "mean": _number(means[SURPRISE_AT]),
+        "highest": _highest(columns, SURPRISE_AT),
+        "channels": [channel(name, WATCHED_FROM + at) for name, at in digest.watched.items()],
+    }
+
+
+def _knowledge(of: ChannelMoment, *, ever: bool) -> str:
+    """How well a channel is known at the end: `learned`, `learning`, `missing` now, or `never measured`."""
+    if of.observed is None:
+        return "missing" if ever else "never measured"
+    return "learning" if of.surprise is None else "learned"
+
+
+def _highest(columns: Columns, at: int) -> float | None:
+    return float(np.nanmax(columns.high[:, at])) if columns.known[:, at].any() else None
 
 
 def _hours(hours: Mapping[int, Hour]) -> dict[str, Any]:

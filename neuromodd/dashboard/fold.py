@@ -112,6 +112,22 @@ class Fold:
         if len(self._times_s) >= ROWS_AT_ONCE:
             self._fold()
 
+    def widen(self, levels: int) -> None:
+        """Take frames of more levels from now on; in those so far the new ones are not known."""
+        if self._times_s:
+            self._fold()
+        before = self._columns
+        more = levels - before.low.shape[1]
+        unknown = np.full((len(before.index), more), math.nan)
+        none = np.zeros((len(before.index), more), np.int64)
+        self._columns = replace(
+            before,
+            low=np.hstack((before.low, unknown)),
+            high=np.hstack((before.high, unknown)),
+            total=np.hstack((before.total, none)),
+            known=np.hstack((before.known, none)),
+        )
+
     def columns(self) -> Columns:
         """What came so far."""
         if self._times_s:

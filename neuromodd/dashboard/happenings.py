@@ -1,13 +1,17 @@
-"""Rewards and faults on the time line, each told in a line of text that does a terminal no harm."""
+"""Rewards, faults and anomalies on the time line, each in a line of text that does a terminal no harm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from neuromodd.dashboard.glyphs import age
 from neuromodd.dashboard.measures import number, text
+from neuromodd.dashboard.strange import odds
 
 EVIDENCE_LIMIT = 8
+SENTENCE_LIMIT = 240
+NAME_LIMIT = 40
 
 WELL = "STATUS_OK"
 """The code that says that nothing is wrong."""
@@ -20,11 +24,11 @@ HAPPENINGS = {
 
 
 class Happening(NamedTuple):
-    """A reward or a change of fault, on the time line.
+    """A reward, a change of fault, or the begin or end of an anomaly, on the time line.
 
     Attributes:
         time_utc: when, as the node said it: the time of day.
-        kind: `reward`, `fault`, or `well` for the end of one.
+        kind: `reward`, `fault` or `anomaly`; `well` and `calm` for the end of one.
         name: of the event or class.
         text: what there is to say of it.
     """
@@ -43,6 +47,15 @@ class Fault(NamedTuple):
     confidence: float | None
     since_utc: str
     evidence: tuple[str, ...]
+
+
+class Anomaly(NamedTuple):
+    """One that holds, as it was when it began."""
+
+    since_utc: str
+    sentence: str
+    surprise: float | None
+    channels: tuple[str, ...]
 
 
 def reward_told(values: Mapping[str, Any]) -> Happening:
@@ -80,6 +93,34 @@ def fault_happening(fault: Fault) -> Happening:
     kind = "well" if fault.code == WELL else "fault"
     return Happening(
         fault.since_utc, kind, fault.code, f"{fault.name} {sure}{'; '.join(fault.evidence)}".strip()
+    )
+
+
+def anomaly_told(values: Mapping[str, Any]) -> Anomaly:
+    """An anomaly, by its payload."""
+    channels = values.get("channels")
+    found = [of for of in channels if isinstance(of, dict)] if isinstance(channels, list) else []
+    return Anomaly(
+        _time_of_day(values, "since_utc"),
+        text(values.get("sentence"), SENTENCE_LIMIT),
+        number(values, "surprise"),
+        tuple(text(of.get("name"), NAME_LIMIT) for of in found[:EVIDENCE_LIMIT]),
+    )
+
+
+def anomaly_happening(values: Mapping[str, Any]) -> Happening:
+    """The begin of an anomaly, or its end."""
+    told = anomaly_told(values)
+    ended = values.get("phase") == "end"
+    lasted_s = number(values, "duration_s")
+    said = [
+        f"over after {age(lasted_s)}" if ended and lasted_s is not None else "over" if ended else "",
+        told.sentence or ", ".join(told.channels),
+        "" if told.surprise is None else f"surprise {told.surprise:.2f}, {odds(told.surprise)}",
+    ]
+    name = "ANOMALY" if not ended else "calm again"
+    return Happening(
+        _time_of_day(values), "calm" if ended else "anomaly", name, "; ".join(of for of in said if of)
     )
 
 

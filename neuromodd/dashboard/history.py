@@ -136,6 +136,7 @@ class History:
         interval_s: from one tick to the next.
         lif: neurons of that kind.
         bank: Izhikevich neurons.
+        surprise: names of the channels that surprise watches, in the order of its moments.
         weights: those of now, a row a LIF neuron.
     """
 
@@ -145,12 +146,14 @@ class History:
         interval_s: float,
         lif: int,
         bank: int,
+        surprise: Sequence[str],
         weights: Callable[[], Sequence[Sequence[float]]],
     ) -> None:
         self._weights = weights
         self._lif = min(lif, LIF_LIMIT)
         self._bank = min(bank, BANK_LIMIT)
-        self.columns: list[Column] = list(_state_columns(self._lif, self._bank))
+        self._surprise = len(surprise)
+        self.columns: list[Column] = list(_state_columns(self._lif, self._bank, surprise))
         self._state_columns = len(self.columns)
         self.columns.extend(_frame_columns())
         self._fixed_columns = len(self.columns)
@@ -179,7 +182,7 @@ class History:
         time_utc = tick.frame.time_utc
         time_s = 0.0 if time_utc is None else time_utc.timestamp()
         rates = [count / self._steps for count in self._fired]
-        values = array("d", map(_double, _state_numbers(tick, rates)))
+        values = array("d", map(_double, _state_numbers(tick, self._surprise, rates)))
         values.extend(map(_double, self.numbers(tick.frame)))
         self._fired = [0] * len(fired)
         self._steps = self._ticks = 0
@@ -263,7 +266,7 @@ def _told(value: float, column: Column) -> float:
     return rounded(value) if column.name.startswith("telemetry.") else value
 
 
-def _state_columns(lif: int, bank: int) -> Iterator[Column]:
+def _state_columns(lif: int, bank: int, surprise: Sequence[str]) -> Iterator[Column]:
     of = "state.modulators"
     for name in ("dopamine", "cortisol", "acetylcholine"):
         yield Column(f"{of}.{name}", "modulators", name, low=0.0, high=1.0)
@@ -273,24 +276,30 @@ def _state_columns(lif: int, bank: int) -> Iterator[Column]:
     yield Column(f"{of}.tonic.tempo", "parts", "tonic tempo", low=0.0, high=2.0)
     for name in ("dopamine", "cortisol", "acetylcholine"):
         yield Column(f"{of}.phasic.{name}", "parts", f"phasic {name}", low=-1.0, high=1.0)
-    for name in ("stress", "reward", "focus"):
+    for name in ("stress", "reward", "focus", "anomaly"):
         yield Column(f"state.flags.{name}", "flags", name, low=0.0, high=1.0, whole=True)
-    yield Column("state.surprise.total", "surprise", "total", low=0.0, high=1.0)
-    for name in CHANNELS:
-        yield Column(f"state.surprise.channels.{name}", "surprise", _words(name), low=0.0, high=1.0)
+    yield Column("state.surprise.total", "surprise", "all", low=0.0, high=1.0)
+    for name in surprise:
+        label = name if "." in name else _words(name)
+        yield Column(f"state.surprise.channels.{name}", "surprise", label, low=0.0, high=1.0)
     for kind, count, names in (("lif", lif, CHANNELS), ("izhikevich", bank, DRIVES)):
         for neuron in range(count):
             label = _words(names[neuron % len(names)])
             yield Column(f"state.rates.{kind}.{neuron}", "rates", label, low=0.0, high=1.0)
 
 
-def _state_numbers(tick: Tick, rates: Iterable[float]) -> Iterator[float | None]:
+def _state_numbers(tick: Tick, surprise: int, rates: Iterable[float]) -> Iterator[float | None]:
     for levels in (tick.modulators, tick.tonic):
         yield from (levels.dopamine, levels.cortisol, levels.acetylcholine, levels.tempo)
     yield from (tick.phasic.dopamine, tick.phasic.cortisol, tick.phasic.acetylcholine)
-    yield from (tick.stressed, tick.rewarded, tick.focused)
-    yield tick.surprise_total
-    yield from tick.result.prediction_error
+    moment = tick.surprise
+    anomaly = moment is not None and moment.episode is not None
+    yield from (tick.stressed, tick.rewarded, tick.focused, anomaly)
+    if moment is None:
+        yield from (None,) * (1 + surprise)
+    else:
+        yield moment.surprise
+        yield from (of.surprise for of in moment.channels)
     yield from rates
 
 

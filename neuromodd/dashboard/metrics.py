@@ -66,6 +66,7 @@ class _Everything(Collector):
         yield _counter("rewards", "Reward events since the start.", web.rewards.items(), "kind", "origin")
         if web.newest is not None:
             yield from _state(web.newest)
+            yield from _surprise(web, web.newest)
             yield from _telemetry(web, web.newest)
 
 
@@ -192,11 +193,15 @@ def _state(tick: Tick) -> Iterator[Metric]:
         yield _gauge(name, text, values.items(), "modulator")
     flags = {("stress",): tick.stressed, ("reward",): tick.rewarded, ("focus",): tick.focused}
     yield _gauge("flag", "1 while a flag is raised.", flags.items(), "flag")
-    yield _gauge("surprise", "The mean prediction error of all channels, from 0 to 1.", tick.surprise_total)
+    yield _gauge(
+        "prediction_error",
+        "How far the channels are from what the network predicted, their mean, from 0 to 1.",
+        tick.error_total,
+    )
     errors = zip(CHANNELS, tick.result.prediction_error, strict=True)
     yield _gauge(
-        "channel_surprise",
-        "The prediction error of a channel, from 0 to 1.",
+        "channel_prediction_error",
+        "How far a channel is from what the network predicted, from 0 to 1.",
         (((channel,), error) for channel, error in errors),
         "channel",
     )
@@ -217,6 +222,27 @@ def _state(tick: Tick) -> Iterator[Metric]:
         "code",
     )
     yield _gauge("fault_confidence_ratio", "How sure that classification is.", tick.fault.confidence)
+
+
+def _surprise(web: Web, tick: Tick) -> Iterator[Metric]:
+    moment = tick.surprise
+    if moment is None:
+        return
+    yield _gauge(
+        "surprise",
+        "How improbable this moment is on this host: a normal one is as strange with probability 10^(-10 s).",
+        moment.surprise,
+    )
+    yield _gauge(
+        "channel_surprise",
+        "How improbable the reading of a channel is on this host, on the same scale.",
+        (((of.name,), of.surprise) for of in moment.channels),
+        "channel",
+    )
+    threshold = web.source.surprise().threshold
+    yield _gauge("surprise_threshold", "The surprise from which an anomaly begins.", threshold)
+    yield _gauge("anomaly", "1 while an anomaly holds.", float(moment.episode is not None))
+    yield _counter("anomalies", "Anomalies that began since the start.", float(web.anomalies))
 
 
 def _rates(tick: Tick) -> dict[tuple[str, ...], float]:

@@ -21,7 +21,7 @@ FRESH_S = 2.0
 def head(columns: int) -> Line:
     """The titles of the columns."""
     titles = "".join(f"{title:>7}" for title in ("stress", "dopam", "acetyl", "tempo", "surpr"))
-    text = f"  {'node':<{_name_width(columns)}}{'status':<8}{titles}{'age':>6}  fault, fails"
+    text = f"  {'node':<{_name_width(columns)}}{'status':<8}{titles}{'age':>6}  what is wrong"
     return clipped((Piece(text, "bold"),), columns)
 
 
@@ -48,12 +48,16 @@ def row(node: Node, now_s: float, columns: int, *, selected: bool) -> Line:
 
 
 def ails(node: Node) -> Line:
-    """The fault that holds, and what fails; that all is well only where nothing fails."""
+    """The anomaly and the fault that hold, and what fails; that all is well only where nothing is wrong."""
     code = node.fault.code if node.fault else ""
     failing = node.condition.failing if node.condition else ()
     pieces: list[Piece] = []
-    if code and (code != WELL or not failing):
-        pieces.append(Piece(code, "dim" if code == WELL else "warn" if code.startswith("WARN") else "bad"))
+    if node.anomalous:
+        what = ", ".join(node.anomaly.channels) if node.anomaly else ""
+        pieces.append(Piece(f"ANOMALY{f' {what}' if what else ''}", "bad"))
+    if code and (code != WELL or not (failing or pieces)):
+        style: Style = "dim" if code == WELL else "warn" if code.startswith("WARN") else "bad"
+        pieces.append(Piece(f"{', ' if pieces else ''}{code}", style))
     pieces += [Piece(f"{', ' if pieces else ''}{'; '.join(failing)}", "bad")] if failing else []
     return tuple(pieces) or (Piece("-", "dim"),)
 

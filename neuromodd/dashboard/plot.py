@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard import report, report_page, traces
+from neuromodd.dashboard import anomalies, report, report_page, traces
 from neuromodd.dashboard.digest import (
     BANK_FROM,
+    ERROR_FROM,
     GROUPS,
     LEVEL_NAMES,
     LEVELS_FROM,
@@ -33,8 +34,8 @@ from neuromodd.dashboard.digest import (
     REWARDS_FROM,
     REWARDS_KEPT,
     STEPS_AT,
-    SURPRISE_FROM,
-    TOTAL_AT,
+    SURPRISE_AT,
+    WATCHED_FROM,
     WEIGHTS_FROM,
     Digest,
     reward_at,
@@ -63,7 +64,17 @@ SMALL, USUAL, LARGE = 7.0, 8.0, 11.0
 LETTER_IN = 0.6 * SMALL * INCH_A_POINT
 """About the width of a small letter."""
 
+NAME_LETTERS = 19
+"""Of a name left of the axes, as many as there is room for."""
+
 INK, FAINT, RULE, UNWATCHED = "#1a1a1a", "#5f5f5f", "#d9d9d9", "#e9e9e9"
+STRANGE, STRANGE_EDGE = "#f6e3ee", "#a3376f"
+
+EDGES_SHOWN = 12
+"""Of more anomalies the shading is enough: their edges would hide what is under them."""
+
+SURPRISE_TOP = 0.6
+"""The scale of surprise goes at least so far, or a calm host would look excited."""
 
 LINES: tuple[tuple[str, Any], ...] = (
     ("#000000", "-"),
@@ -147,8 +158,10 @@ def _described(told: dict[str, Any]) -> str:
     rewards = sum(of["count"] for of in told["rewards"]["counts"])
     faults = sum(told["faults"]["counts"].values())
     return (
-        f"Panels over one time axis in UTC: events ({rewards} rewards, {faults} faults), neuromodulators, "
-        f"surprise, telemetry, spikes and primary weights; below them the weights at start and end. "
+        f"Panels over one time axis in UTC: events ({rewards} rewards, {faults} faults, "
+        f"{told['anomalies']['count']} anomalies, which are shaded in all panels), neuromodulators, "
+        f"surprise, prediction errors, telemetry, spikes and primary weights; "
+        f"below them the weights at start and end. "
         f"{told['frames']} frames, {told['gaps']['count']} gaps. Not measured: {missing}. "
         f"`neuromodd report` tells the numbers as text."
     )
@@ -226,7 +239,9 @@ class _Picture:
         self._to_s = max(self._to_s, float(self._columns.start_s[-1]))
         self._inch_s = (self._to_s - self._from_s) / TIMED_IN
         known = self._columns.known.sum(axis=0)
-        self._present = [at for at in range(GROUPS) if known[SURPRISE_FROM + at]]
+        self._present = [at for at in range(GROUPS) if known[ERROR_FROM + at]]
+        self._watched = [(name, at) for name, at in digest.watched.items() if known[WATCHED_FROM + at]]
+        self._strange = digest.anomalies.episodes
         self._panels = [
             panel._replace(series=series)
             for panel in traces.PANELS
@@ -251,12 +266,14 @@ class _Picture:
         self._footer()
 
     def _slots(self) -> list[_Slot]:
-        slots = [_Slot(0.2 * (len(MARKS) + 1), self._events, timed=True), _Slot(1.15, self._levels)]
-        if self._present:
+        slots = [_Slot(0.2 * (len(MARKS) + 2), self._events, timed=True), _Slot(1.15, self._levels)]
+        if self._watched:
             slots += [
-                _Slot(ROW_IN * len(self._present), self._surprise),
-                _Slot(0.4, self._total, above_in=0.08),
+                _Slot(0.7, self._surprise),
+                _Slot(ROW_IN * len(self._watched), self._surprises, above_in=0.08),
             ]
+        if self._present:
+            slots.append(_Slot(ROW_IN * len(self._present), self._errors))
         for panel in self._panels:
             if panel not in self._flat:
                 slots.append(_Slot(0.8 if panel.top else 0.55, partial(self._panel, panel=panel)))
@@ -292,9 +309,13 @@ class _Picture:
         )
 
     def _timed(self, top_in: float, height_in: float) -> Axes:
-        """Axes over the time axis; what nobody watched is shaded."""
+        """Axes over the time axis; what nobody watched is hatched, and anomalies are shaded."""
         axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
         axes.set_xlim(_day(self._from_s), _day(self._to_s))
+        for from_s, to_s in map(self._held, self._strange):
+            axes.axvspan(_day(from_s), _day(to_s), facecolor=STRANGE, linewidth=0.0, zorder=0.2)
+            for at_s in (from_s, to_s) if len(self._strange) <= EDGES_SHOWN else ():
+                axes.axvline(_day(at_s), color=STRANGE_EDGE, linewidth=0.6, linestyle=":", zorder=2.2)
         for gap in self._gaps:
             if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
                 axes.axvspan(
@@ -307,6 +328,12 @@ class _Picture:
                     zorder=0.4,
                 )
         return axes
+
+    def _held(self, episode: anomalies.Episode) -> tuple[float, float]:
+        """From when to when an anomaly held, as far as it is on the time axis; it can always be seen."""
+        from_s = max(_seconds(episode.since_utc), self._from_s)
+        end_s = max(_seconds(episode.until_utc or episode.seen_utc), from_s)
+        return from_s, max(end_s, from_s + (self._to_s - self._from_s) / 1000.0)
 
     def _text(self, left_in: float, top_in: float, text: str, **options: Any) -> None:  # noqa: ANN401
         self.figure.text(left_in / WIDTH_IN, 1.0 - top_in / self._height_in, text, **options)
@@ -343,7 +370,8 @@ class _Picture:
     def _footer(self) -> None:
         within = report.duration(self._columns.width_s)
         band = f"A line is the mean and a band the range within {within}; " if self._folded else ""
-        how = f"{band}hatched: nobody watched."
+        strange = "shaded: an anomaly; " if self._strange else ""
+        how = f"{band}{strange}hatched: nobody watched."
         how = how[0].upper() + how[1:]
         self._text(LEFT_IN, self._height_in - 0.32, how, size=SMALL, color=FAINT)
         notes = []
@@ -467,12 +495,24 @@ class _Picture:
         self._lines(axes, which, panel.factor * factor)
         self._heading(axes, panel.title.format(unit=f"{prefix}{panel.unit}"))
 
-    def _total(self, axes: Axes) -> None:
-        highest = traces.nice(float(np.nanmax(self._columns.high[:, TOTAL_AT])))
-        axes.set_ylim(0.0, highest * 1.02)
-        axes.set_yticks([0.0, highest])
+    def _surprise(self, axes: Axes) -> None:
+        threshold, top = self._digest.surprise.threshold, self._surprise_top
+        axes.set_ylim(0.0, top * 1.02)
+        axes.set_yticks([of for of in (0.0, 0.3, 0.5, 1.0) if of <= top])
         axes.yaxis.set_major_formatter("{x:g}")
-        self._lines(axes, [(TOTAL_AT, "mean of all")], 1.0)
+        axes.axhline(threshold, color=STRANGE_EDGE, linewidth=0.8, linestyle="--", zorder=1.5)
+        if self._columns.known[:, SURPRISE_AT].any():
+            self._lines(axes, [(SURPRISE_AT, "all")], 1.0)
+        note = (
+            f"0.3: one moment in 1,000; 0.5: one in 100,000; dashed: from {threshold:g} on an anomaly begins"
+        )
+        self._heading(axes, "Surprise", note)
+
+    @property
+    def _surprise_top(self) -> float:
+        at = [SURPRISE_AT, *(WATCHED_FROM + place for _, place in self._watched)]
+        highest = float(np.nanmax(self._columns.high[:, at]))
+        return min(max(SURPRISE_TOP, self._digest.surprise.threshold, math.ceil(10.0 * highest) / 10.0), 1.0)
 
     # Strips
 
@@ -520,16 +560,21 @@ class _Picture:
         bar.outline.set_linewidth(0.4)
         scale.tick_params(length=2.0, labelsize=SMALL)
 
-    def _surprise(self, axes: Axes) -> None:
-        at = [SURPRISE_FROM + channel for channel in self._present]
+    def _surprises(self, axes: Axes) -> None:
+        at = [WATCHED_FROM + place for _, place in self._watched]
+        names = [report.shortened(report.plain(name), NAME_LETTERS) for name, _ in self._watched]
+        self._strip(
+            axes, self._columns.high[:, at], names, cmap="Reds", high=self._surprise_top, largest=True
+        )
+
+    def _errors(self, axes: Axes) -> None:
+        at = [ERROR_FROM + channel for channel in self._present]
         values = self._columns.high[:, at]
         names = [CHANNELS[channel] for channel in self._present]
         self._strip(
             axes, values, names, cmap="Blues", high=traces.nice(float(np.nanmax(values))), largest=True
         )
-        self._heading(
-            axes, "Surprise", "largest |measured - expected| of each channel, and the mean of all below"
-        )
+        self._heading(axes, "Prediction error", "largest |measured - predicted| of each channel")
 
     def _raster(self, axes: Axes) -> None:
         lif, bank = min(self._digest.lif_neurons, GROUPS), min(self._digest.bank_neurons, len(DRIVES))
@@ -565,16 +610,19 @@ class _Picture:
             total = sum(of["count"] for of in counts if of["kind"] == kind)
             names.append(WORDS[kind] if total < 2 else f"{WORDS[kind]} \u00d7{total:,}")  # noqa: PLR2004
             self._marks(axes, row, kind, mark, few=total <= REWARDS_KEPT)
-        rows = len(MARKS) + 1
+        rows = len(MARKS) + 2
         axes.set_ylim(rows - 0.5, -0.5)
-        axes.set_yticks(range(rows), [*names, "fault"])
+        count = self._told["anomalies"]["count"]
+        anomaly = f"anomaly \u00d7{count:,}" if count > 1 else "anomaly"
+        axes.set_yticks(range(rows), [*names, "fault", anomaly])
         axes.tick_params(axis="y", length=0.0)
         axes.spines["left"].set_visible(False)
         axes.spines["bottom"].set_visible(False)
         for row in range(rows):
             axes.axhline(row, color=RULE, linewidth=0.5, zorder=0.2)
-        self._faults(axes, rows - 1)
-        self._tell_gaps(axes, rows - 1)
+        self._faults(axes, rows - 2)
+        self._anomalies(axes, rows - 1)
+        self._tell_gaps(axes, rows - 2)
         self._heading(axes, "Events", "filled: detected here, hollow: from outside")
 
     def _marks(self, axes: Axes, row: int, kind: str, mark: str, *, few: bool) -> None:
@@ -624,17 +672,7 @@ class _Picture:
 
     def _faults(self, axes: Axes, row: int) -> None:
         if not self._digest.episodes:
-            axes.annotate(
-                "none",
-                (0.0, row),
-                xycoords=("axes fraction", "data"),
-                xytext=(2, 0),
-                textcoords="offset points",
-                size=SMALL,
-                va="center",
-                color=FAINT,
-                bbox=PAPER,
-            )
+            self._none(axes, row, "none")
         episodes = self._digest.episodes
         for at, episode in enumerate(episodes):
             from_s = max(_seconds(episode.since_utc), self._from_s)
@@ -653,6 +691,40 @@ class _Picture:
             )
             next_s = _seconds(episodes[at + 1].since_utc) if at + 1 < len(episodes) else math.inf
             self._beside(axes, to_s, row, episode.fault.fault_class.code, next_s)
+
+    def _none(self, axes: Axes, row: int, words: str) -> None:
+        axes.annotate(
+            words,
+            (0.0, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 0),
+            textcoords="offset points",
+            size=SMALL,
+            va="center",
+            color=FAINT,
+            bbox=PAPER,
+        )
+
+    def _anomalies(self, axes: Axes, row: int) -> None:
+        """A bar for each, and the channels that were strange, if there is room."""
+        if not self._strange:
+            self._none(axes, row, "none" if self._told["surprise"] else "not looked for")
+        for at, episode in enumerate(self._strange):
+            from_s, to_s = self._held(episode)
+            x = _day(from_s)
+            axes.barh(
+                row,
+                _day(to_s) - x,
+                left=x,
+                height=0.5,
+                facecolor=STRANGE_EDGE,
+                edgecolor=STRANGE_EDGE,
+                linewidth=0.7,
+                zorder=2.5,
+            )
+            next_s = self._held(self._strange[at + 1])[0] if at + 1 < len(self._strange) else math.inf
+            names = ", ".join(report.plain(channel.name) for channel in episode.anomaly.channels)
+            self._beside(axes, to_s, row, report.shortened(names, 2 * NAME_LETTERS), next_s)
 
     def _tell_gaps(self, axes: Axes, row: int) -> None:
         """Why nobody watched and how long, within the gap if there is room."""

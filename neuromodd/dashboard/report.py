@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from neuromodd.dashboard.glyphs import UNICODE, amount
+from neuromodd.dashboard.strange import odds
+
 SHOWN_REWARDS = 5
 SHOWN_FAULTS = 4
+SHOWN_ANOMALIES = 3
+SHOWN_CHANNELS = 12
+SENTENCE_LINES = 2
 TEXT_CHARACTERS = 40
 WIDTH = 80
 
 
 class Table(NamedTuple):
-    """A part of the report: its heading, what the numbers mean, the names of the columns, and the rows."""
+    """A part of the report: its heading, what the numbers mean, the names of the columns, and the rows.
+
+    A row of a single cell goes over all columns.
+    """
 
     title: str
     note: str
@@ -29,7 +39,9 @@ def tables(told: Mapping[str, Any]) -> list[Table]:
         _hours_table(told),
         _rewards_table(told),
         _faults_table(told),
-        _moments_table(told),
+        _anomalies_table(told),
+        _normal_table(told),
+        _misses_table(told),
         _expects_table(told),
     )
     return [table for table in made if table.rows]
@@ -54,11 +66,28 @@ def text(told: Mapping[str, Any]) -> str:
     for table in tables(told):
         lines += ["", f"{table.title}: {table.note}" if table.note else table.title]
         rows = [table.head, *table.rows] if table.head else table.rows
-        widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+        whole = max(map(len, rows))
+        widths = [max(len(row[at]) for row in rows if len(row) == whole) for at in range(whole)]
         for row in rows:
+            if len(row) < whole:
+                lines += broken(row[0])
+                continue
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append(shortened(f"  {'  '.join(cells)}".rstrip(), WIDTH))
     return "\n".join(lines)
+
+
+def broken(sentence: str) -> list[str]:
+    """A sentence as indented lines."""
+    space = "    "
+    return textwrap.wrap(
+        sentence,
+        WIDTH,
+        initial_indent=space,
+        subsequent_indent=space,
+        max_lines=SENTENCE_LINES,
+        placeholder=" …",
+    )
 
 
 def as_json(told: Mapping[str, Any]) -> str:
@@ -68,8 +97,12 @@ def as_json(told: Mapping[str, Any]) -> str:
 
 def plain(text: str | None) -> str:
     """A string from outside, short, in one line, and harmless to a terminal."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text or "")
-    return shortened(printable, TEXT_CHARACTERS)
+    return shortened(printable(text), TEXT_CHARACTERS)
+
+
+def printable(text: str | None) -> str:
+    """A string from outside in one line, and harmless to a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text or "")
 
 
 def shortened(text: str, limit: int) -> str:
@@ -211,7 +244,67 @@ def _evidence(evidence: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _moments_table(told: Mapping[str, Any]) -> Table:
+def _anomalies_table(told: Mapping[str, Any]) -> Table:
+    """The strangest, in order of time, each with what was strange in plain words."""
+    found, title = told["anomalies"], "Anomalies"
+    if told["surprise"] is None:
+        return Table(title, "", (), [("not looked for: surprise was disabled",)])
+    learning = [of["name"] for of in told["surprise"]["channels"] if of["state"] == "learning"]
+    still = f"still being learned: {', '.join(map(plain, learning[:SHOWN_CHANNELS]))}"
+    rows: list[tuple[str, ...]] = []
+    strangest = sorted(found["episodes"], key=lambda of: -of["surprise"])[:SHOWN_ANOMALIES]
+    for of in sorted(strangest, key=lambda of: str(of["since_utc"])):
+        lasted = duration(of["seconds"]) + ("" if of["until_utc"] else ", still")
+        names = ", ".join(plain(channel["name"]) for channel in of["channels"])
+        rare = f"{of['surprise']:.2f}, {odds(of['surprise'])}"
+        rows += [(when(of["since_utc"]), lasted, rare, names or "-"), (printable(of["sentence"]),)]
+    if found["count"] > len(strangest):
+        rows.append((f"{found['count'] - len(strangest)} more, less strange",))
+    if learning:
+        rows.append((still,))
+    if not found["count"]:
+        return Table(title, "", (), [("none",), *rows])
+    head = ("since", "for", "surprise", "channels")
+    return Table(title, f"{found['count']}, {duration(found['seconds'])} in all", head, rows)
+
+
+def _normal_table(told: Mapping[str, Any]) -> Table:
+    """What is expected of each channel at the end."""
+    surprise = told["surprise"]
+    channels = [] if surprise is None else surprise["channels"]
+    rows = [
+        (
+            plain(of["name"]),
+            _normal(of),
+            quantity(of["observed"], of["unit"]),
+            "-" if of["surprise_highest"] is None else f"{of['surprise_highest']:.2f}",
+        )
+        for of in channels[:SHOWN_CHANNELS]
+    ]
+    if len(channels) > len(rows):
+        rows.append((f"{len(channels) - len(rows)} more", "", "", ""))
+    head = ("channel", "normal", "last", "surprise at most")
+    return Table("What is normal here", "nine of ten moments are within", head, rows)
+
+
+def _normal(channel: Mapping[str, Any]) -> str:
+    words = {"learning": "still being learned", "never measured": "never measured"}
+    if channel["state"] in words:
+        return words[channel["state"]]
+    if channel["low"] is None or channel["high"] is None:
+        return "not known"
+    low, high = (quantity(channel[end], channel["unit"]) for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def quantity(value: float | None, unit: str | None) -> str:
+    """A number in its unit; `-` if there is none."""
+    if value is not None and unit == "ratio":
+        return percent(value)
+    return " ".join(amount(value, unit or "", UNICODE)).strip()
+
+
+def _misses_table(told: Mapping[str, Any]) -> Table:
     rows = [
         (
             when(of["time_utc"]),
@@ -219,15 +312,15 @@ def _moments_table(told: Mapping[str, Any]) -> Table:
             f"expected {of['expected']:.2f}",
             f"{of['came']:.2f} came" + ("; a fresh network" if of["fresh_network"] else ""),
         )
-        for of in told["surprise"]["moments"]
+        for of in told["prediction_error"]["largest"]
     ]
-    return Table("Most surprising moments", "the intensity of a channel, 0 to 1", (), rows)
+    return Table("Largest prediction errors", "the intensity of a channel, 0 to 1", (), rows)
 
 
 def _expects_table(told: Mapping[str, Any]) -> Table:
     rows = []
     for of in told["expects"]:
-        neuron, surprise = of["neuron"], told["surprise"]["channels"][of["channel"]]
+        neuron, error = of["neuron"], told["prediction_error"]["channels"][of["channel"]]
         listens = threshold = "-"
         if neuron is not None:
             # Nobody listens to what was never there, whatever weight it was born with.
@@ -241,13 +334,13 @@ def _expects_table(told: Mapping[str, Any]) -> Table:
             (
                 of["channel"],
                 of["in_units"] or "never measured",
-                "-" if surprise is None else f"{surprise:.3f}",
+                "-" if error is None else f"{error:.3f}",
                 listens,
                 threshold,
             )
         )
-    head = ("channel", "expects", "surprise", "its neuron listens to", "threshold")
-    return Table("What the network has come to expect", "surprise is mean |measured - expected|", head, rows)
+    head = ("channel", "expects", "error", "its neuron listens to", "threshold")
+    return Table("What the network has come to expect", "error is mean |measured - expected|", head, rows)
 
 
 def _is_number(value: object) -> bool:

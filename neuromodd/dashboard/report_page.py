@@ -79,8 +79,12 @@ def _section(table: report.Table) -> str:
     if head:
         lines.append(f"<thead><tr>{head}</tr></thead>")
     lines.append("<tbody>")
+    columns = max(map(len, table.rows))
     for row in table.rows:
         first, *rest = row
+        if not rest and columns > 1:
+            lines.append(f'<tr><td colspan="{columns}">{escaped(first)}</td></tr>')
+            continue
         cells = "".join(f"<td>{escaped(cell)}</td>" for cell in rest)
         lines.append(f'<tr><th scope="row">{escaped(first)}</th>{cells}</tr>')
     lines.append("</tbody>\n</table>\n</section>")

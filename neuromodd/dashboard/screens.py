@@ -25,7 +25,9 @@ arrows      select a node, or scroll what has no room; also PgUp and PgDn
 
 dopamine    reward for work, 0 to 1         cortisol   stress, 0 to 1
 acetylch.   focus, 0 to 1                   tempo      pace, 0 to 2
-surprise    how far a channel is from what was expected of it, 0 to 1
+surprise    how rare a moment is there: 0.3 is one in a thousand, 0.5 one in
+            100,000 (of older daemons: the prediction error)
+ANOMALY     so rare that the node says what is strange, until it is calm
 spikes      a column a tick, the higher the more; inputs first, then drives
 sparklines  two minutes or some more, the newest on the right
 in the bar  stress: cortisol above 0.5; reward: dopamine above 0.6;

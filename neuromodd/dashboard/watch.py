@@ -17,7 +17,17 @@ from typing import Any
 from neuromodd.config import NODE_PATTERN
 from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.dashboard.condition import Condition
-from neuromodd.dashboard.happenings import Fault, Happening, fault_happening, fault_told, reward_told
+from neuromodd.dashboard.happenings import (
+    NAME_LIMIT,
+    Anomaly,
+    Fault,
+    Happening,
+    anomaly_happening,
+    anomaly_told,
+    fault_happening,
+    fault_told,
+    reward_told,
+)
 from neuromodd.dashboard.measures import TEXT_LIMIT, measures, number, text
 
 NODES_LIMIT = 512
@@ -41,7 +51,10 @@ LEVELS = ("dopamine", "cortisol", "acetylcholine", "tempo")
 LIF_SHOWN = len(CHANNELS)
 BANK_SHOWN = len(DRIVES)
 
-NAMES = ("status", "state", "health", "info", "fault", "reward")
+SURPRISES_LIMIT = 64
+"""Channels of surprise that are kept of a node, as many as one can watch."""
+
+NAMES = ("status", "state", "health", "info", "fault", "reward", "anomaly")
 """The topics that tell of each node; of one that is looked at there are `telemetry` and `spikes` besides."""
 
 
@@ -56,13 +69,18 @@ class Node:
         first_s: since when it is known.
         levels: the newest modulators by their names; what is missing is not there.
         flags: the words for what holds.
-        surprise: in all.
-        states: the newest last; the places of `columns`.
+        surprise: in all; None where it is not calibrated.
+        calibrated: whether it says how improbable a moment is; of older daemons it is the prediction
+            error.
+        anomalous: whether an anomaly holds.
+        anomaly: that one, if its begin was heard.
+        channels: the names of those that surprise watches, in the order in which they were first heard.
+        states: the newest last; the places of `COLUMNS`, then of `channels`, as many as were known then.
         telemetry: measures by label, the newest last.
         condition: what its newest `health` says.
         version: of neuromodd there.
         fault: the class that holds.
-        events: rewards and faults, the newest last.
+        events: rewards, faults and anomalies, the newest last.
         neurons: of each kind.
     """
 
@@ -74,6 +92,10 @@ class Node:
         self.levels: dict[str, float] = {}
         self.flags: tuple[str, ...] = ()
         self.surprise: float | None = None
+        self.calibrated = True
+        self.anomalous = False
+        self.anomaly: Anomaly | None = None
+        self.channels: list[str] = []
         self.states: deque[array[float]] = deque(maxlen=HISTORY_LIMIT)
         self.taken = 0
         self.telemetry: deque[dict[str, float]] = deque(maxlen=HISTORY_LIMIT)
@@ -138,11 +160,13 @@ class Node:
             self._note(reward_told(values), values)
         elif name == "fault":
             self._take_fault(values)
+        elif name == "anomaly":
+            self._take_anomaly(values)
 
     def _repeats(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether it came before: overlapping subscriptions bring a message twice."""
         identity = repr([values.get(key) for key in ("id", "sequence", "time_utc", "boot_id", "replayed")])
-        if name in ("reward", "info") or self._newest.get(name) != identity:
+        if name in ("reward", "anomaly", "info") or self._newest.get(name) != identity:
             self._newest[name] = identity[:TEXT_LIMIT]
             return False
         return True
@@ -151,16 +175,20 @@ class Node:
         levels = {name: _level(values, "modulators", name) for name in LEVELS}
         self.levels = {name: value for name, value in levels.items() if value is not None}
         flags = values.get("flags")
-        known = ("stress", "reward", "focus")
+        known = ("anomaly", "stress", "reward", "focus")
         self.flags = tuple(name for name in known if isinstance(flags, dict) and flags.get(name) is True)
-        self.surprise = _level(values, "surprise", "total")
-        channels = [_level(values, "surprise", "channels", name) for name in CHANNELS]
+        self.anomalous = "anomaly" in self.flags
+        if not self.anomalous:
+            self.anomaly = None
+        surprise = _level(values, "surprise", "total")
+        channels = self._surprises(values, calibrated=isinstance(flags, dict) and "anomaly" in flags)
+        self.surprise = surprise if self.calibrated else None
         lif, bank = _numbers(values, "rates", "lif"), _numbers(values, "rates", "izhikevich")
         self.neurons = (len(lif), len(bank))
         rates = _padded(lif, LIF_SHOWN) + _padded(bank, BANK_SHOWN)
         if self._spiked is not None and self._spiked[0] == values.get("sequence"):
             rates = self._spiked[1]
-        row = chain((levels[name] for name in LEVELS), (self.surprise,), channels, rates)
+        row = chain((levels[name] for name in LEVELS), (surprise,), rates, channels)
         if retained:
             # It may be of any age; what comes live goes on from there.
             if not self.states:
@@ -171,6 +199,29 @@ class Node:
         self.state_s = now_s
         self.states.append(array("d", map(_double, row)))
         self.taken += 1
+
+    def _surprises(self, values: Mapping[str, Any], *, calibrated: bool) -> list[float | None]:
+        """Those of the channels, in the order of `channels`, to which new ones are added."""
+        found = values.get("surprise")
+        named = found.get("channels") if isinstance(found, dict) else None
+        told = (
+            {text(name, NAME_LIMIT): _level(named, name) for name in named} if isinstance(named, dict) else {}
+        )
+        told = dict(list(told.items())[:SURPRISES_LIMIT])
+        new = [name for name in told if name not in self.channels]
+        if calibrated != self.calibrated or len(self.channels) + len(new) > SURPRISES_LIMIT:
+            # What was heard before is of another measure, or of channels that are watched no more.
+            self.states.clear()
+            self.channels, new = [], list(told)
+        self.calibrated = calibrated
+        self.channels.extend(new)
+        return [told.get(name) for name in self.channels]
+
+    def _take_anomaly(self, values: Mapping[str, Any]) -> None:
+        if values.get("replayed") is not True:
+            # A state says whether it still holds.
+            self.anomaly = anomaly_told(values) if values.get("phase") == "begin" else None
+        self._note(anomaly_happening(values), values)
 
     def _take_fault(self, values: Mapping[str, Any]) -> None:
         if values.get("replayed") is True and self.fault is not None:
@@ -236,13 +287,15 @@ class Watch:
         return sorted(self.nodes.values(), key=place)
 
 
-def columns() -> Iterator[str]:
-    """What the places of a row in `Node.states` are."""
+def _columns() -> Iterator[str]:
     yield from LEVELS
     yield "surprise"
-    yield from (f"surprise.{name}" for name in CHANNELS)
     yield from (f"lif.{neuron}" for neuron in range(LIF_SHOWN))
     yield from (f"bank.{neuron}" for neuron in range(BANK_SHOWN))
+
+
+COLUMNS = {name: place for place, name in enumerate(_columns())}
+"""The places of a row in `Node.states`, but for those of the channels, which come after them."""
 
 
 def _document(payload: bytes) -> dict[str, Any] | None:

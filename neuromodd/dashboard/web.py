@@ -26,9 +26,11 @@ from neuromodd import __version__
 from neuromodd.config import WebSettings
 from neuromodd.core.brain import Tick
 from neuromodd.core.encoding import CHANNELS
-from neuromodd.core.messages import Message, encoded, fault_event, reward_event
+from neuromodd.core.messages import Message, anomaly_event, encoded, fault_event, reward_event
 from neuromodd.core.payloads import WebHealth
+from neuromodd.core.surprise import Anomaly, SurpriseParameters
 from neuromodd.dashboard.history import LIF_LIMIT, WINDOW_S, History, Snapshot
+from neuromodd.dashboard.strange import unit_of
 from neuromodd.errors import MissingExtraError
 from neuromodd.processes import listening_process
 
@@ -67,6 +69,7 @@ class Source(NamedTuple):
         alive: whether it ticks, with its `health`, as `neuromodd health --json` tells it.
         info: the payload of MQTT.
         weights: those of now, a row a LIF neuron.
+        surprise: its settings; the channels stay what they are at the start.
     """
 
     node: str
@@ -75,6 +78,7 @@ class Source(NamedTuple):
     alive: Callable[[], dict[str, Any]]
     info: Callable[[], Message]
     weights: Callable[[], Sequence[Sequence[float]]]
+    surprise: Callable[[], SurpriseParameters]
 
 
 class Web:
@@ -97,14 +101,19 @@ class Web:
         self.settings = settings
         self.source = source
         self.interval_s = interval_s
+        surprise = source.surprise()
+        self.watched = surprise.channels if surprise.enabled else ()
+        self._threshold = surprise.threshold
         self.history = History(
             interval_s=interval_s,
             lif=source.dimensions["lif_neurons"],
             bank=source.dimensions["izhikevich_neurons"],
+            surprise=self.watched,
             weights=source.weights,
         )
         self.newest: Tick | None = None
         self.rewards: dict[tuple[str, str], int] = {}
+        self.anomalies = 0
         self.error: str | None = None
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_LIMIT)
         self._pages: set[Page] = set()
@@ -122,11 +131,14 @@ class Web:
         return WebHealth(pages=len(self._pages), error=self.error)
 
     def follow(self, interval_s: float) -> None:
-        """Expect ticks at another interval; the pages begin afresh with it."""
-        if interval_s != self.interval_s:
-            self.interval_s = interval_s
-            self.history.follow(interval_s)
-            self._let_go()
+        """Expect ticks at another interval; the pages begin afresh with it, or with another threshold."""
+        threshold = self.source.surprise().threshold
+        if (interval_s, threshold) == (self.interval_s, self._threshold):
+            return
+        self._threshold = threshold
+        self.interval_s = interval_s
+        self.history.follow(interval_s)
+        self._let_go()
 
     def offer(self, tick: Tick) -> None:
         """Keep what the pages of the next ten minutes may want, and tell those that are open."""
@@ -142,6 +154,8 @@ class Web:
             self._note("reward", reward.payload)
         if tick.fault_changed:
             self._note("fault", self._fault(tick))
+        if tick.surprise is not None and tick.surprise.change is not None:
+            self._take_anomaly(tick.surprise.change)
         if row is not None and self._pages:
             self._send("row", self.history.encodable(row))
             self._rows_to_weights -= 1
@@ -249,6 +263,8 @@ class Web:
             "health": health,
             "alive": alive,
             "fault": None if self.newest is None else self._fault(self.newest),
+            "surprise": self._surprise(),
+            "anomaly": None if self.newest is None else self._episode(self.newest),
             "events": list(self._events),
             "weights": self._weights(),
         }
@@ -271,7 +287,24 @@ class Web:
     def _fault(self, tick: Tick) -> dict[str, Any]:
         return {**fault_event(self.source.node, tick.fault).payload, "replayed": False}
 
-    def _note(self, topic: Literal["reward", "fault"], payload: dict[str, Any]) -> None:
+    def _take_anomaly(self, anomaly: Anomaly) -> None:
+        self.anomalies += anomaly.phase == "begin"
+        self._note("anomaly", anomaly_event(self.source.node, anomaly).payload)
+
+    def _episode(self, tick: Tick) -> dict[str, Any] | None:
+        """The anomaly that goes on, as it began; None if there is none."""
+        if tick.surprise is None or tick.surprise.episode is None:
+            return None
+        return {**anomaly_event(self.source.node, tick.surprise.episode).payload, "replayed": False}
+
+    def _surprise(self) -> dict[str, Any] | None:
+        """What the pages need to know of the surprise beside its columns; None if it is disabled."""
+        if not self.watched:
+            return None
+        units = {name: unit_of(name) for name in self.watched}
+        return {"threshold": self._threshold, "units": units}
+
+    def _note(self, topic: Literal["reward", "fault", "anomaly"], payload: dict[str, Any]) -> None:
         event = {"topic": topic, "payload": {**payload, "replayed": False}}
         self._events.append(event)
         self._send("event", event)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from recorded import START, frame, frames, record
+from web_moments import anomaly, episode, felt, moment
 
 from neuromodd.core.brain import Brain, BrainParameters, Tick
 from neuromodd.core.diagnostics import FaultClass
@@ -18,14 +19,17 @@ from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
 from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, SourceSwitch, WorkAccepted
+from neuromodd.dashboard.anomalies import KEPT, Anomalies
 from neuromodd.dashboard.digest import (
     BANK_FROM,
+    ERROR_FROM,
     LEVELS_FROM,
     READING_AT,
     REWARDS_FROM,
     SOURCES_KEPT,
     STEPS_AT,
-    SURPRISE_FROM,
+    SURPRISE_AT,
+    WATCHED_FROM,
     WEIGHTS_FROM,
     Digest,
     reward_at,
@@ -70,7 +74,7 @@ def test_a_column_has_the_peaks_and_the_mean_of_what_was_felt(digested: Callable
     assert columns.high[0, LEVELS_FROM] == max(dopamine)
     assert columns.mean[0, LEVELS_FROM] == pytest.approx(sum(dopamine) / len(dopamine))
     errors = [tick.result.prediction_error[0] or 0.0 for tick in lived]
-    assert columns.high[0, SURPRISE_FROM] == max(errors)
+    assert columns.high[0, ERROR_FROM] == max(errors)
 
 
 def test_spikes_are_summed_neuron_by_neuron(digested: Callable[..., Digest]) -> None:
@@ -87,7 +91,7 @@ def test_spikes_are_summed_neuron_by_neuron(digested: Callable[..., Digest]) -> 
 def test_what_was_not_measured_is_no_zero(digested: Callable[..., Digest]) -> None:
     columns = digested(frames(10)).columns()
     assert np.isnan(columns.mean[:, READING_AT["gpus.power_watts"]]).all()
-    assert np.isnan(columns.mean[:, SURPRISE_FROM + CHANNELS.index("gpu")]).all()
+    assert np.isnan(columns.mean[:, ERROR_FROM + CHANNELS.index("gpu")]).all()
 
 
 def test_the_primary_weights_are_those_of_the_network(digested: Callable[..., Digest]) -> None:
@@ -221,7 +225,76 @@ def test_a_fault_has_a_beginning_and_an_end(digested: Callable[..., Digest]) -> 
     assert episode.until_utc > START + timedelta(seconds=30)
 
 
-# Surprise
+# Surprise and anomalies
+
+
+def lived(count: int) -> tuple[list[Tick], Brain]:
+    return ticks(frames(count))
+
+
+def watched(taken: Sequence[Tick], brain: Brain, **options: Any) -> Digest:
+    digest = Digest(**options)
+    for tick in taken:
+        digest.take(tick, brain)
+    return digest
+
+
+def test_a_column_has_the_highest_surprise_of_all_and_of_each_channel() -> None:
+    found, brain = lived(40)
+    columns = watched(episode(found, 10, 20), brain, columns_max=1).columns()
+    assert columns.high[0, SURPRISE_AT] == 0.64
+    names = [of.name for of in moment().channels]
+    assert columns.high[0, WATCHED_FROM + names.index("network")] == 0.41
+    assert np.isnan(columns.high[0, WATCHED_FROM + names.index("gpu")])
+
+
+def test_channels_that_are_watched_later_are_told_from_then_on() -> None:
+    found, brain = lived(30)
+    first = [felt(tick, None) for tick in found[:10]]
+    few = [felt(tick, moment(0.1, names=("cpu", "io"))) for tick in found[10:20]]
+    more = [felt(tick, moment(0.2, names=("disk.busy_ratio", "cpu"))) for tick in found[20:]]
+    digest = watched([*first, *few, *more], brain)
+    assert digest.watched == {"cpu": 0, "io": 1, "disk.busy_ratio": 2}
+    known = digest.columns().known.sum(axis=0)[SURPRISE_AT:]
+    assert known.tolist() == [20, 20, 10, 10]
+
+
+def test_an_anomaly_has_a_beginning_and_an_end() -> None:
+    found, brain = lived(60)
+    digest = watched(episode(found, 20, 45), brain)
+    (held,) = digest.anomalies.episodes
+    assert (held.since_utc, held.until_utc) == (START + timedelta(seconds=20), START + timedelta(seconds=45))
+    assert (digest.anomalies.count, digest.anomalies.seconds_in_all) == (1, 25.0)
+    assert held.anomaly.phase == "end"
+
+
+def test_an_anomaly_that_began_before_or_goes_on_is_told_as_far_as_it_is_known() -> None:
+    found, brain = lived(60)
+    within = watched(episode(found, 20, None), brain, from_utc=START + timedelta(seconds=30))
+    (held,) = within.anomalies.episodes
+    assert (held.since_utc, held.until_utc) == (START + timedelta(seconds=20), None)
+    assert held.seconds == 39.0
+
+
+def test_an_anomaly_that_was_forgotten_is_over() -> None:
+    found, brain = lived(60)
+    taken = [*episode(found[:40], 20, None), *(felt(tick, moment()) for tick in found[40:])]
+    (held,) = watched(taken, brain).anomalies.episodes
+    assert held.until_utc == START + timedelta(seconds=40)
+
+
+def test_of_countless_anomalies_the_strangest_are_kept_and_all_are_counted() -> None:
+    kept = Anomalies()
+    for at in range(3 * KEPT):
+        begun = anomaly(since_s=10.0 * at, surprise=0.5 + 0.4 * (at % 7) / 7)
+        kept.take(moment(0.6, change=begun, episode=begun), START + timedelta(seconds=10 * at))
+        over = begun.model_copy(update={"phase": "end"})
+        kept.take(moment(change=over), START + timedelta(seconds=10 * at + 4))
+    assert (kept.count, kept.seconds_in_all, len(kept.episodes)) == (3 * KEPT, 12.0 * KEPT, KEPT)
+    assert min(of.anomaly.surprise for of in kept.episodes) > 0.7
+
+
+# Prediction errors
 
 
 def steady(level: float, count: int, first: int) -> list[TelemetryFrame]:
@@ -229,32 +302,32 @@ def steady(level: float, count: int, first: int) -> list[TelemetryFrame]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.2, 0.9), (0.9, 0.2)])
-def test_a_surprise_tells_what_was_expected_and_what_came(
+def test_a_prediction_error_tells_what_was_expected_and_what_came(
     digested: Callable[..., Digest], before: float, after: float
 ) -> None:
     taken = [*steady(before, 200, 0), *steady(after, 100, 200)]
     # Without the first minutes, in which all is new.
     digest = digested(taken, from_utc=START + timedelta(seconds=150))
-    largest = digest.moments[0]
+    largest = digest.misses[0]
     assert largest.time_utc == START + timedelta(seconds=200)
     assert (largest.channel, largest.came) == ("cpu", after)
     assert largest.expected == pytest.approx(before, abs=1e-6)
     assert not largest.young
 
 
-def test_of_surprises_close_together_one_is_told(digested: Callable[..., Digest]) -> None:
+def test_of_prediction_errors_close_together_one_is_told(digested: Callable[..., Digest]) -> None:
     taken = [*steady(0.1, 300, 0), *steady(0.8, 5, 300), *steady(0.1, 300, 305), *steady(0.5, 90, 605)]
     digest = digested(taken, from_utc=START + timedelta(seconds=250))
-    times = [(of.time_utc - START).total_seconds() for of in digest.moments]
+    times = [(of.time_utc - START).total_seconds() for of in digest.misses]
     assert times[:2] == [300.0, 605.0]
     assert all(abs(one - other) >= 60.0 for one in times for other in times if one != other)
 
 
-def test_what_a_fresh_network_is_surprised_by_is_told_as_such(digested: Callable[..., Digest]) -> None:
-    assert digested(steady(0.9, 100, 0)).moments[0].young
+def test_what_a_fresh_network_is_wrong_about_is_told_as_such(digested: Callable[..., Digest]) -> None:
+    assert digested(steady(0.9, 100, 0)).misses[0].young
 
 
 def test_a_network_that_forgets_is_fresh_again(digested: Callable[..., Digest]) -> None:
     taken = [*steady(0.5, 300, 0), ResetInput(), *steady(0.5, 10, 300)]
     digest = digested(taken, from_utc=START + timedelta(seconds=250))
-    assert digest.moments[0].young
+    assert digest.misses[0].young

@@ -15,6 +15,7 @@ import pytest
 from harness import Daemon, Mosquitto, free_port
 from prometheus_client.parser import text_string_to_metric_families
 from web_client import get
+from web_moments import episode, felt, moment
 
 from neuromodd.config import WebSettings
 from neuromodd.core.frame import TemperatureSample
@@ -29,6 +30,7 @@ from neuromodd.core.payloads import (
     TicksHealth,
     WebHealth,
 )
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.dashboard.metrics import exposition
 from neuromodd.dashboard.web import Source, Web
 
@@ -76,10 +78,11 @@ def whole(live: Callable[..., Any], everything: dict[str, Any]) -> Web:
         alive=lambda: {"health": json.loads(HEALTH.to_json())},
         info=lambda: Message("info", b"{}"),
         weights=lambda: life.brain.engine.weights,
+        surprise=SurpriseParameters,
     )
     web = Web(WebSettings(enabled=True), source, 1.0)
-    for _ in range(3):
-        web.offer(life.tick(**everything))
+    for tick in episode([life.tick(**everything) for _ in range(3)], 1, None):
+        web.offer(tick)
     web.rewards["WorkAccepted", "external"] = 6
     return web
 
@@ -194,12 +197,39 @@ def test_levels_surprise_and_rates_are_those_of_the_newest_tick(whole: Web) -> N
     assert tick is not None
     assert of(found, "modulator_level", modulator="cortisol") == tick.modulators.cortisol
     assert of(found, "modulator_tonic_level", modulator="tempo") == tick.tonic.tempo
-    assert of(found, "channel_surprise", channel="cpu") == tick.result.prediction_error[0]
+    assert of(found, "channel_prediction_error", channel="cpu") == tick.result.prediction_error[0]
+    assert of(found, "prediction_error") == tick.error_total
+    assert of(found, "surprise") == 0.64
+    assert of(found, "channel_surprise", channel="network") == 0.41
     rate = of(found, "neuron_firing_ratio", population="lif", neuron="2", input="gpu")
     assert rate == tick.result.lif_rates[2]
     held = tick.fault.fault_class
     assert of(found, "fault", **{"class": held.value, "code": held.code}) == 1.0
     assert sum(value for (name, _), value in found.items() if name == "neuromodd_fault") == 1.0
+
+
+def test_an_anomaly_is_1_while_it_holds_and_counted_when_it_begins(
+    live: Callable[..., Any], whole: Web
+) -> None:
+    assert (of(shown(whole), "anomaly"), of(shown(whole), "anomalies_total")) == (1.0, 1.0)
+    life = live()
+    for tick in episode([life.tick() for _ in range(8)], 2, 5):
+        whole.offer(tick)
+    assert (of(shown(whole), "anomaly"), of(shown(whole), "anomalies_total")) == (0.0, 2.0)
+
+
+def test_a_channel_that_can_not_tell_has_no_surprise(live: Callable[..., Any], whole: Web) -> None:
+    whole.offer(felt(live().tick(), moment(None, of={"cpu": None})))
+    found = shown(whole)
+    assert ("neuromodd_surprise", frozenset()) not in found
+    assert ("neuromodd_channel_surprise", frozenset({("channel", "cpu")})) not in found
+    assert of(found, "anomaly") == 0.0
+
+
+def test_where_surprise_is_disabled_there_is_no_metric_of_it(live: Callable[..., Any], whole: Web) -> None:
+    whole.offer(felt(live().tick(), None))
+    names = {name for name, _ in shown(whole)}
+    assert not {name for name in names if "surprise" in name or "anomal" in name}
 
 
 def test_a_device_that_no_row_has_had_yet_has_its_metrics_and_is_told_to_the_pages(
@@ -228,6 +258,37 @@ def metrics_named(text: str) -> set[str]:
 
 def test_promtool_accepts_the_alerts() -> None:
     assert "SUCCESS" in promtool("check", "rules", str(CONFIG / "prometheus-alerts.yml"))
+
+
+ANOMALY_HOLDS = """
+rule_files: [{rules}]
+evaluation_interval: 30s
+tests:
+  - interval: 30s
+    input_series:
+      - series: 'neuromodd_anomaly{{instance="lab"}}'
+        values: '0 0 1x10'
+      - series: 'neuromodd_channel_surprise{{instance="lab",channel="cpu"}}'
+        values: '0.75x20'
+      - series: 'neuromodd_channel_surprise{{instance="lab",channel="memory"}}'
+        values: '0.05x20'
+    alert_rule_test:
+      - {{eval_time: 90s, alertname: HostAnomaly, exp_alerts: []}}
+      - eval_time: 3m
+        alertname: HostAnomaly
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: lab}}
+            exp_annotations:
+              summary: "lab is not as it usually is"
+              description: "An anomaly has held for a minute. cpu: surprise 0.75. {rest}"
+"""
+
+
+def test_an_anomaly_that_holds_for_a_minute_is_an_alert_that_names_the_channels(tmp_path: Path) -> None:
+    rest = "The topic `anomaly` and the page have what was read and what was expected."
+    case = tmp_path / "case.yml"
+    case.write_text(ANOMALY_HOLDS.format(rules=CONFIG / "prometheus-alerts.yml", rest=rest))
+    assert "SUCCESS" in promtool("test", "rules", str(case))
 
 
 @pytest.mark.parametrize("file", ["grafana-dashboard.json", "prometheus-alerts.yml"])

@@ -15,11 +15,13 @@ import pytest
 from harness import Daemon, Listener, Mosquitto, free_port, wait_for
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from web_feed import HEALTH, Feed
+from web_moments import SENTENCE, STRANGE, anomaly, episode, felt, moment
 
 from neuromodd.core.brain import Brain, BrainParameters
 from neuromodd.core.frame import TemperatureSample
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, SourceSwitch, WorkAccepted
+from neuromodd.core.surprise import SurpriseParameters
 
 Live = Callable[..., Any]
 Open = Callable[..., Page]
@@ -305,7 +307,7 @@ def test_the_tab_key_finds_all_there_is_and_each_has_a_name(
 ) -> None:
     life = live()
     life.brain.take(WorkAccepted(source="a"))
-    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    page = visit(feed(life, episode([life.tick(**everything) for _ in range(20)], 5, 15)).url)
     focused = """() => {
       const on = document.activeElement;
       const name = on.getAttribute("aria-label") ?? on.textContent;
@@ -365,7 +367,9 @@ def test_what_this_host_never_measured_is_left_out_and_said(live: Live, feed: Fe
     life = live()
     page = visit(feed(life, [life.tick() for _ in range(3)]).url)
     expect(page.locator("#telemetry-note")).to_contain_text("Not measured on this host: CPU, memory, GPUs,")
-    expect(page.locator("#surprise-note")).to_contain_text("Not measured here: cpu, memory, gpu,")
+    expect(page.locator("#surprise-note")).to_contain_text(
+        "Not measured, or still being learned: all, cpu, memory,"
+    )
     assert page.locator("[data-name^='telemetry.']").count() == 0
 
 
@@ -400,6 +404,117 @@ def test_a_fault_is_shown_with_its_evidence_and_its_end(
     expect(page.locator("#fault")).not_to_contain_text("ERR_SILICON_DEAD")
 
 
+def test_an_anomaly_is_told_while_it_holds_with_what_was_read_and_expected(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    well = {**everything, "gpus": everything["gpus"][:1]}
+    ticks = episode([life.tick(**well) for _ in range(40)], 20, 35)
+    served = feed(life, ticks[:20])
+    page = visit(served.url)
+    banner = page.get_by_role("region", name="Anomaly")
+    expect(banner).to_be_hidden()
+    served.offer(ticks[20:30])
+    expect(banner).to_contain_text(f"{SENTENCE}.")
+    expect(banner).to_contain_text("Anomaly for 9 s")
+    expect(banner).to_contain_text("Surprise 0.640: of normal moments here, 1 in 2.5 million is as strange.")
+    cells = banner.get_by_role("row", name="network").get_by_role("cell").all_inner_texts()
+    assert cells == ["114 MiB/s", "977 KiB/s to 2.86 MiB/s", "0.410", "0.410"]
+    expect(page.locator("#said")).to_contain_text(SENTENCE)
+    expect(page).to_have_title(re.compile("anomaly"))
+    served.offer(ticks[30:])
+    expect(banner).to_be_hidden()
+    newest = page.locator("#events li[data-topic=anomaly]").first
+    expect(newest).to_contain_text(f"Anomaly over after 15 s: {SENTENCE}")
+    expect(newest.locator(".evidence")).to_contain_text("cpu 97.0 % — 5.0 % to 20.0 % was expected")
+
+
+def test_who_looks_later_is_told_of_anomalies_that_were_and_of_one_that_holds(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    past = episode([life.tick(**everything) for _ in range(40)], 5, 20)
+    held = anomaly(since_s=30.0)
+    now = [felt(tick, moment(0.7, episode=held)) for tick in past[30:]]
+    page = visit(feed(life, [*past[:30], *now]).url)
+    expect(page.get_by_role("region", name="Anomaly")).to_contain_text(SENTENCE)
+    expect(page.locator("#events-note")).to_contain_text("1 anomaly since the daemon began")
+    spans = page.evaluate(
+        """async () => {
+          const { Store } = await import("/store.js");
+          const { episodes } = await import("/anomalies.js");
+          return new Promise((done) => {
+            const store = new Store(() => {});
+            const stream = new EventSource("/events");
+            for (const name of ["hello", "rows", "live"])
+              stream.addEventListener(name, ({ data }) => {
+                store.take(name, JSON.parse(data));
+                if (name === "live") done(episodes(store).map(({ from, to }) => to - from));
+              });
+          });
+        }"""
+    )
+    assert spans == [15, 9]
+    chart = page.get_by_role("img", name=re.compile("^In ten minutes .* 2 anomalies; now .*, an anomaly$"))
+    expect(chart).to_be_visible()
+
+
+def test_an_anomaly_that_the_daemon_has_forgotten_is_none(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    served = feed(life, episode([life.tick(**everything) for _ in range(10)], 5, None))
+    page = visit(served.url)
+    banner = page.get_by_role("region", name="Anomaly")
+    expect(banner).to_be_visible()
+    served.offer([felt(life.tick(**everything), moment())])
+    expect(banner).to_be_hidden()
+
+
+def test_the_arrow_keys_read_out_how_rare_a_moment_was_and_that_it_was_an_anomaly(
+    live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
+) -> None:
+    life = live()
+    page = visit(feed(life, episode([life.tick(**everything) for _ in range(40)], 20, 30)).url)
+    chart = page.get_by_role("slider", name="surprise, all, over time")
+    chart.focus()
+    said = []
+    for key in ("End", "PageDown", "Shift+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+        said.append((chart.get_attribute("aria-valuetext") or "").rpartition(", at ")[0])
+    calm = "all 0.130, 1 in 20"
+    assert said == [
+        calm,
+        "all 0.040, usual",
+        "all 0.100, 1 in 10",
+        "all 0.640, 1 in 2.5 million, an anomaly",
+    ]
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("slider", name="surprise, cpu, over time")).to_be_focused()
+
+
+def test_the_channels_of_surprise_are_those_that_are_watched(live: Live, feed: Feeds, visit: Open) -> None:
+    names = ("cpu", "disk.busy_ratio")
+    life = live()
+    life.brain = Brain(BrainParameters(surprise=SurpriseParameters(channels=names)), compiled=False)
+    page = visit(feed(life, [felt(life.tick(), moment(names=names)) for _ in range(3)]).url)
+    shown = page.locator("#surprise [data-name]")
+    named = shown.evaluate_all("(all) => all.map((one) => one.dataset.name)")
+    of = "state.surprise"
+    assert named == [f"{of}.total", f"{of}.channels.cpu", f"{of}.channels.disk.busy_ratio"]
+    expect(page.locator("#surprise-note")).to_contain_text(
+        "0.3 is one in a thousand, 0.5 one in 100\u202f000"
+    )
+    expect(page.locator("#surprise-note")).to_contain_text("From 0.500 in all (dashed) an anomaly begins")
+
+
+def test_where_surprise_is_disabled_it_is_said(live: Live, feed: Feeds, visit: Open) -> None:
+    life = live()
+    life.brain = Brain(BrainParameters(surprise=SurpriseParameters(enabled=False)), compiled=False)
+    page = visit(feed(life, [life.tick() for _ in range(3)]).url)
+    expect(page.locator("#surprise-note")).to_have_text("It is disabled (surprise.enabled).")
+
+
 def test_every_chart_says_in_words_what_it_shows(
     live: Live, feed: Feeds, visit: Open, everything: dict[str, Any]
 ) -> None:
@@ -431,7 +546,12 @@ def test_nothing_has_to_be_scrolled_sideways(
 ) -> None:
     life = live()
     life.brain.take(WorkAccepted(source="anamewithoutanyplacetobreakit" * 4))
-    page = visit(feed(life, [life.tick(**everything) for _ in range(20)]).url)
+    ticks = episode([life.tick(**everything) for _ in range(20)], 10, None)
+    long = "thermal.a sensor/with a_very_long_name_of_its_own.temperature_celsius"
+    channels = tuple(of.model_copy(update={"name": long}) for of in STRANGE)
+    held = anomaly(since_s=10.0, channels=channels, sentence=long * 3)
+    page = visit(feed(life, [*ticks, felt(life.tick(), moment(0.7, change=held, episode=held))]).url)
+    expect(page.get_by_role("region", name="Anomaly")).to_be_visible()
     hidden = """() => [document.documentElement, ...document.querySelectorAll(".scroll")]
       .map((part) => part.scrollWidth - part.clientWidth)"""
     for width in (320, 360, 768, 1280):
@@ -444,9 +564,9 @@ def test_every_text_can_be_read(
     live: Live, feed: Feeds, visit: Open, everything: dict[str, Any], scheme: str
 ) -> None:
     life = live()
-    ticks = [life.tick(**everything) for _ in range(30)]
-    served = feed(life, ticks)
-    page = visit(served.url, color_scheme=scheme)
+    ticks = episode([life.tick(**everything) for _ in range(30)], 10, None)
+    page = visit(feed(life, ticks).url, color_scheme=scheme)
+    expect(page.get_by_role("region", name="Anomaly")).to_be_visible()
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 300
     assert contrasts[0][0] >= 4.5, contrasts[:5]

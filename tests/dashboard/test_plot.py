@@ -13,8 +13,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from recorded import START, frame, frames, record, warm
+from web_moments import SENTENCE, episode
 
-from neuromodd.core.brain import BrainParameters
+from neuromodd.core.brain import Brain, BrainParameters
 from neuromodd.core.frame import NetworkSample, TelemetryFrame, WorkSample
 from neuromodd.core.inputs import OutsideInput, RewardInput
 from neuromodd.core.parameters import EngineConfig
@@ -143,6 +144,40 @@ def test_a_panel_of_nothing_but_zeros_is_told_and_not_drawn(draw: Draw) -> None:
     found = texts(draw(frames(20, network=still)))
     assert not any(words.startswith("Network") for words in found)
     assert any("always 0: network" in words for words in found)
+
+
+def strange(end: int | None) -> tuple[Digest, bytes]:
+    """Two minutes with a made-up anomaly."""
+    brain, digest = Brain(None, 7, compiled=False), Digest()
+    for tick in episode([brain.step(of) for of in frames(120)], 40, end):
+        digest.take(tick, brain)
+    return digest, plot.drawn(digest, [Path("r.jsonl")], "svg")
+
+
+@pytest.mark.parametrize("end", [80, None])
+def test_an_anomaly_is_a_bar_with_its_channels_and_shades_every_panel(end: int | None) -> None:
+    _, svg = strange(end)
+    found = texts(svg)
+    assert {"anomaly", "cpu, network", "Prediction error", "all"} <= set(found)
+    assert any("dashed: from 0.5 on an anomaly begins" in words for words in found)
+    assert any(words.startswith("Shaded: an anomaly; hatched") for words in found)
+    assert b"1 anomalies, which are shaded in all panels" in svg
+    # A patch in each of the panels: events, levels, surprise twice, errors, three of telemetry, and more.
+    assert svg.count(plot.STRANGE.encode()) >= 8
+
+
+def test_without_an_anomaly_nothing_is_shaded_and_none_is_said(draw: Draw) -> None:
+    calm = [of.model_copy(update={"cpu": None, "network": None, "work": None}) for of in frames(60)]
+    svg = draw(calm)
+    assert plot.STRANGE.encode() not in svg
+    assert "none" in texts(svg)
+
+
+def test_the_page_tells_anomalies_in_words() -> None:
+    digest, _ = strange(80)
+    page = plot.drawn(digest, [Path("r.jsonl")], "html").decode()
+    assert f'<td colspan="4">{SENTENCE}</td>' in page
+    assert "What is normal here" in page
 
 
 # Odd recordings

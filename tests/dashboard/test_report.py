@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recorded import frame, frames, record, warm
+from web_moments import SENTENCE, anomaly, episode, felt, moment
 
+from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.frame import GpuSample, TelemetryFrame
 from neuromodd.core.inputs import OutsideInput, RewardInput
 from neuromodd.core.rewards import BreakthroughFound, SourceSwitch, WorkAccepted
@@ -136,6 +139,77 @@ def test_a_fault_that_holds_is_told_as_such(told: Callable[..., Told]) -> None:
     assert "1 min 39 s, still" in text(found)
 
 
+@pytest.fixture
+def strange() -> Callable[..., Told]:
+    """The facts of a minute with made-up surprise."""
+
+    def tell(surprise: Callable[[list[Tick]], Sequence[Tick]]) -> Told:
+        brain, digest = Brain(None, 7, compiled=False), Digest()
+        for tick in surprise([brain.step(of) for of in frames(60)]):
+            digest.take(tick, brain)
+        return facts(digest, [Path("r.jsonl")])
+
+    return tell
+
+
+def test_an_anomaly_is_told_with_its_time_its_channels_and_its_sentence(strange: Callable[..., Told]) -> None:
+    found = strange(lambda ticks: episode(ticks, 20, 45))
+    page = text(found)
+    assert "Anomalies: 1, 25 s in all\n" in page
+    row = "2024-05-01 12:00:20  25 s  0.64, 1 in 2.5 million  cpu, network\n"
+    assert f"{row}    {SENTENCE[:70]}" in page
+    (held,) = found["anomalies"]["episodes"]
+    assert (held["since_utc"], held["until_utc"]) == ("2024-05-01T12:00:20.000Z", "2024-05-01T12:00:45.000Z")
+    assert [channel["name"] for channel in held["channels"]] == ["cpu", "network"]
+    assert held["probability"] == pytest.approx(10**-6.4)
+
+
+def test_an_anomaly_that_goes_on_is_told_as_such(strange: Callable[..., Told]) -> None:
+    assert "39 s, still" in text(strange(lambda ticks: episode(ticks, 20, None)))
+
+
+def test_of_many_anomalies_the_strangest_are_told_and_all_counted(strange: Callable[..., Told]) -> None:
+    def many(ticks: list[Tick]) -> list[Tick]:
+        begun = [anomaly(since_s=float(at), surprise=0.5 + at / 1000) for at in range(0, 60, 6)]
+        return [
+            felt(tick, moment(change=begun[at // 6], episode=begun[at // 6]) if at % 6 == 0 else moment())
+            for at, tick in enumerate(ticks)
+        ]
+
+    page = text(strange(many))
+    assert "Anomalies: 10," in page
+    assert "7 more, less strange" in page
+    assert [second for second in range(60) if f"12:00:{second:02}  1 s " in page] == [42, 48, 54]
+
+
+def test_without_an_anomaly_it_is_said_what_is_normal_and_what_is_still_learned(
+    strange: Callable[..., Told],
+) -> None:
+    calm = moment(learning=("io", "power"))
+    found = strange(lambda ticks: [felt(tick, calm) for tick in ticks])
+    page = text(found)
+    assert "Anomalies\n  none\n  still being learned: power, io\n" in page
+    assert re.search(r"  cpu +5.0 % to 20 % +10 % +0.03\n", page)
+    assert re.search(r"  io +still being learned +10 % +-\n", page)
+    states = {of["name"]: of["state"] for of in found["surprise"]["channels"]}
+    assert (states["cpu"], states["io"], states["gpu"]) == ("learned", "learning", "never measured")
+
+
+def test_where_surprise_was_disabled_it_is_said(strange: Callable[..., Told]) -> None:
+    found = strange(lambda ticks: [felt(tick, None) for tick in ticks])
+    assert found["surprise"] is None
+    assert "Anomalies\n  not looked for: surprise was disabled\n" in text(found)
+    assert "What is normal here" not in text(found)
+
+
+def test_the_sentence_of_an_anomaly_is_as_harmless_as_all_else(strange: Callable[..., Told]) -> None:
+    hostile = anomaly(sentence="\x1b]0;owned\x07\u202eevil " * 40)
+    told_of = moment(0.7, change=hostile, episode=hostile)
+    page = text(strange(lambda ticks: [felt(ticks[0], told_of), *(felt(of, moment()) for of in ticks[1:])]))
+    assert [letter for letter in page if not letter.isprintable() and letter != "\n"] == []
+    assert max(map(len, page.splitlines())) <= 80
+
+
 def test_the_worst_of_hosts_fits_a_page(told: Callable[..., Told]) -> None:
     rng = random.Random(1)  # noqa: S311 - test data
     taken: list[TelemetryFrame | OutsideInput] = []
@@ -152,7 +226,7 @@ def test_the_worst_of_hosts_fits_a_page(told: Callable[..., Told]) -> None:
     event = BreakthroughFound(metric="loss" * 30, value=1e300, previous_best=1e-300)
     taken += [RewardInput(event=event), frame(6 * 3600)]
     lines = text(told(taken)).splitlines()
-    assert len(lines) <= 60
+    assert len(lines) <= 80
     assert max(map(len, lines)) <= 80
 
 

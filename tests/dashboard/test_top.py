@@ -248,9 +248,9 @@ async def test_what_has_no_room_can_be_scrolled_to() -> None:
     scene = Scene(node="lab")
     scene.stress(lab=0.1)
     async with scene.shown((60, 12)) as pilot:
-        assert "faults and rewards" not in "\n".join(await scene.rows(pilot))
+        assert "faults, rewards, anomalies" not in "\n".join(await scene.rows(pilot))
         await pilot.press("end")
-        assert "faults and rewards" in "\n".join(await scene.rows(pilot))
+        assert "faults, rewards, anomalies" in "\n".join(await scene.rows(pilot))
 
 
 async def test_without_unicode_nothing_but_ascii_is_drawn() -> None:
@@ -274,6 +274,102 @@ async def test_only_the_lines_that_changed_are_drawn_again(monkeypatch: pytest.M
         scene.stress(a=0.2, b=0.5)
         scene.app.redraw()
         assert drawn == [3]
+
+
+STRANGE = {
+    "id": "1",
+    "phase": "begin",
+    "time_utc": "2024-05-01T12:34:56Z",
+    "since_utc": "2024-05-01T12:34:50Z",
+    "duration_s": 6.0,
+    "surprise": 0.64,
+    "channels": [{"name": "cpu", "observed": 0.97}, {"name": "disk.busy_ratio"}],
+    "sentence": "cpu is 97 %, where 5 to 20 % was expected",
+    "replayed": False,
+}
+
+
+def strange(*, anomaly: bool, names: Sequence[str] = ("cpu", "disk.busy_ratio", "gpu")) -> dict[str, Any]:
+    """A state with surprises."""
+    values = {name: None if name == "gpu" else 0.05 for name in names}
+    levels = {"dopamine": 0.3, "cortisol": 0.1, "acetylcholine": 1.0, "tempo": 1.0}
+    return {
+        "sequence": time.monotonic_ns(),
+        "modulators": levels,
+        "flags": {"stress": False, "reward": False, "focus": True, "anomaly": anomaly},
+        "surprise": {"total": 0.64 if anomaly else 0.06, "probability": 0.1, "channels": values},
+    }
+
+
+async def test_an_anomaly_is_told_above_all_while_it_holds_and_listed_for_ever() -> None:
+    scene = Scene(node="lab")
+    scene.hear("lab/status", b"online")
+    scene.hear("lab/state", strange(anomaly=True))
+    scene.hear("lab/anomaly", STRANGE)
+    async with scene.shown() as pilot:
+        rows = await scene.rows(pilot)
+        assert "lab  online  anomaly focus" in rows[0]
+        assert "ANOMALY since 12:34:50 UTC: cpu is 97 %, where 5 to 20 % was expected" in rows[1]
+        text = "\n".join(rows)
+        assert "surprise 0.640, 1 in 2.5 million" in text
+        assert re.search(r"12:34:56  anomaly ANOMALY +cpu is 97 %", text)
+        scene.hear("lab/state", strange(anomaly=False))
+        scene.hear("lab/anomaly", {**STRANGE, "id": "2", "phase": "end", "duration_s": 42.0})
+        rows = await scene.rows(pilot)
+    assert "ANOMALY" not in rows[1]
+    assert re.search(r"anomaly calm again +over after 42 s; cpu is 97 %", "\n".join(rows))
+
+
+async def test_the_channels_of_surprise_are_those_that_the_node_watches() -> None:
+    scene = Scene(node="lab")
+    for _ in range(3):
+        scene.hear("lab/state", strange(anomaly=False))
+    async with scene.shown() as pilot:
+        text = "\n".join(await scene.rows(pilot))
+        assert re.search(r" cpu +0.050 ", text)
+        assert re.search(r" disk.busy_rat~ *0.050 ", text)
+        assert "nothing of gpu" in text
+        many = [f"disk.number_{number}" for number in range(30)]
+        scene.hear("lab/state", strange(anomaly=False, names=many))
+        rows = await scene.rows(pilot)
+    assert any("more" in row for row in rows)
+    assert {len(row) for row in rows} == {80}
+
+
+async def test_an_anomaly_whose_begin_nobody_heard_is_told_as_far_as_it_is_known() -> None:
+    scene = Scene(node="lab")
+    scene.hear("lab/state", strange(anomaly=True))
+    async with scene.shown() as pilot:
+        assert "ANOMALY it began before this view did" in (await scene.rows(pilot))[1]
+
+
+async def test_a_node_with_an_anomaly_has_it_in_the_table_with_its_channels() -> None:
+    scene = Scene()
+    scene.hear("lab/status", b"online")
+    scene.hear("lab/state", strange(anomaly=True))
+    scene.hear("lab/anomaly", STRANGE)
+    async with scene.shown((120, 24)) as pilot:
+        rows = await scene.rows(pilot)
+    assert re.search(r"> lab .* 0\.640 .* ANOMALY cpu, disk\.busy_ratio", rows[2])
+
+
+async def test_a_daemon_from_before_has_its_prediction_errors_shown_as_such() -> None:
+    scene = Scene(node="lab")
+    old = {key: value for key, value in strange(anomaly=False).items() if key != "flags"}
+    scene.hear(
+        "lab/state",
+        {**old, "flags": {"stress": False}, "surprise": {"total": 0.02, "channels": {"cpu": 0.04}}},
+    )
+    async with scene.shown() as pilot:
+        text = "\n".join(await scene.rows(pilot))
+        assert "prediction error 0.020 " in text
+        assert re.search(r" cpu +0.040 ", text)
+        # One that has been renewed begins anew.
+        scene.hear("lab/state", strange(anomaly=False))
+        text = "\n".join(await scene.rows(pilot))
+        await pilot.press("a")
+    assert "surprise 0.060, usual " in text
+    assert len(scene.watch.nodes["lab"].states) == 1
 
 
 async def test_help_says_that_the_weights_are_elsewhere_and_closes_again() -> None:

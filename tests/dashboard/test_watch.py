@@ -14,7 +14,15 @@ from neuromodd.core.messages import fault_event, state_message, telemetry_event
 from neuromodd.dashboard.closeup import CloseUp
 from neuromodd.dashboard.glyphs import ASCII, UNICODE, age, amount, cleaned, fitted, width_of, wrapped
 from neuromodd.dashboard.measures import measures
-from neuromodd.dashboard.watch import EVENTS_LIMIT, FORGET_S, HISTORY_LIMIT, NODES_LIMIT, Node, Watch
+from neuromodd.dashboard.watch import (
+    EVENTS_LIMIT,
+    FORGET_S,
+    HISTORY_LIMIT,
+    NODES_LIMIT,
+    SURPRISES_LIMIT,
+    Node,
+    Watch,
+)
 
 UNIT = {"dopamine": 0.3, "cortisol": 0.0, "acetylcholine": 1.0, "tempo": 1.0}
 
@@ -158,6 +166,38 @@ def test_a_fault_is_told_with_its_evidence(ears: Ears) -> None:
     assert event.text == "VrmPhaseShort 80% sure: gpus[0].core_volts 0.71 (under 0.8 V)"
 
 
+def test_an_anomaly_is_known_from_its_begin_to_its_end(ears: Ears) -> None:
+    begin = {"id": "1", "phase": "begin", "time_utc": "2024-05-01T12:34:56Z", "sentence": "cpu is 1"}
+    flags = {"stress": False, "reward": False, "focus": False, "anomaly": True}
+    ears.hear("lab/anomaly", begin)
+    ears.hear("lab/state", {"sequence": 1, "flags": flags})
+    held = ears.node().anomaly
+    assert held is not None
+    assert (ears.node().anomalous, held.sentence) == (True, "cpu is 1")
+    ears.hear("lab/anomaly", {**begin, "id": "2", "phase": "end", "duration_s": 7.0})
+    assert ears.node().anomaly is None
+    assert [(event.kind, event.text) for event in ears.node().events] == [
+        ("anomaly", "cpu is 1"),
+        ("calm", "over after 7 s; cpu is 1"),
+    ]
+    ears.hear("lab/anomaly", {**begin, "id": "0", "replayed": True})
+    assert ears.node().anomaly is None
+
+
+def test_an_anomaly_that_its_node_has_forgotten_is_none(ears: Ears) -> None:
+    ears.hear("lab/anomaly", {"id": "1", "phase": "begin"})
+    ears.hear("lab/state", {"sequence": 1, "flags": {"anomaly": False}})
+    assert ears.node().anomaly is None
+
+
+def test_channels_of_surprise_that_are_changed_without_end_do_not_fill_the_memory(ears: Ears) -> None:
+    for number in range(1000):
+        channels = {f"c{number + of}": 0.1 for of in range(3)}
+        ears.hear("lab/state", {"sequence": number, "surprise": {"channels": channels}})
+    assert len(ears.node().channels) <= SURPRISES_LIMIT
+    assert f"c{999 + 2}" in ears.node().channels
+
+
 def test_what_fails_is_known_from_health(ears: Ears) -> None:
     ears.hear(
         "lab/health",
@@ -183,7 +223,7 @@ def test_spikes_take_the_place_of_rates_where_they_come(ears: Ears) -> None:
     spikes = {"sequence": 7, "steps": 20, "lif_spikes": [4] + [0] * 7, "izhikevich_spikes": [0] * 5}
     ears.hear("lab/spikes", spikes)
     ears.hear("lab/state", state(7))
-    assert list(ears.node().states[-1])[-13:] == [0.2] + [0.0] * 12
+    assert list(ears.node().states[-1])[5:18] == [0.2] + [0.0] * 12
 
 
 def test_telemetry_that_was_kept_in_an_outage_is_left_out(ears: Ears) -> None:
@@ -239,13 +279,16 @@ HOSTILE = (
     b'{"interval_s":1e-300,"sensors":{"x":null},"sinks_failed":[1]}',
     b'{"code":["x"],"evidence":[{"reading":{},"value":[]},7],"id":{},"confidence":"y","kind":null}',
     b'{"cpu":{"utilization_ratio":1e308,"frequency_hz":-1e308},"gpus":[3,null],"thermal":{}}',
+    b'{"flags":{"anomaly":true},"surprise":{"total":0.9,"channels":[1]},"channels":{"name":3},"sentence":[]}',
+    b'{"flags":{"anomaly":true},"surprise":{"total":9,"channels":{"\\u001b[2J":0.5,"b":"x","":-1}},"phase":{}}',
+    b'{"flags":{"anomaly":1},"phase":"end","duration_s":-1e308,"surprise":1e308,"channels":[{"name":[1]},2]}',
     b'{"sequence":"\\ud800","time_utc":"\\u0000","kind":"\\u202e","id":"\\ud800"}',
 )
 
 
 @pytest.mark.parametrize("payload", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize(
-    "name", ["fault", "health", "info", "reward", "spikes", "state", "status", "telemetry"]
+    "name", ["anomaly", "fault", "health", "info", "reward", "spikes", "state", "status", "telemetry"]
 )
 def test_a_hostile_payload_does_no_harm_and_can_be_drawn(ears: Ears, name: str, payload: bytes) -> None:
     ears.hear("lab/status", b"online")

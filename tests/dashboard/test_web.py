@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import signal
 import socket
 import time
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 from harness import Daemon, Listener, Mosquitto, free_port, wait_for
 from web_client import Stream, get
+from web_moments import anomaly, episode, felt, moment
 
 from neuromodd.config import WebSettings
-from neuromodd.core.messages import Message
+from neuromodd.core.messages import Message, anomaly_event
+from neuromodd.core.surprise import DEFAULT_CHANNELS, SurpriseParameters
 from neuromodd.dashboard import server
 from neuromodd.dashboard.server import answers_to, serve
 from neuromodd.dashboard.web import PAGES_LIMIT, QUEUE_LIMIT, Page, Source, Web
@@ -84,6 +87,9 @@ def test_a_page_is_told_the_history_first_and_then_what_is_new(
     assert hello["node"] == "lab"
     assert hello["row_interval_s"] == 1.0
     assert hello["dimensions"] == {"channels": 8, "lif_neurons": 8, "izhikevich_neurons": 5}
+    watched = [column["name"] for column in hello["columns"] if column["group"] == "surprise"]
+    assert watched == ["state.surprise.total", *(f"state.surprise.channels.{of}" for of in DEFAULT_CHANNELS)]
+    assert (hello["surprise"]["threshold"], hello["surprise"]["units"]["network"]) == (0.5, "bytes_per_s")
     assert hello["fault"]["class"] == "UnknownAmbiguity" or hello["fault"]["code"]
     rows = [row for part in before["rows"] for row in part]
     assert rows[0][0] == 0
@@ -137,6 +143,28 @@ def test_a_reward_reaches_a_page_as_it_reaches_mqtt(
     # One that looks later is told of it too.
     (hello,) = look(port).until("hello")["hello"]
     assert event in hello["events"]
+
+
+def test_an_anomaly_reaches_a_page_as_it_reaches_mqtt_and_who_looks_later_too(
+    live: Callable[..., Any],
+) -> None:
+    view, life = Web(WebSettings(enabled=True), source(), 1.0), live()
+    page = view.open()
+    assert page is not None
+    for tick in episode([life.tick() for _ in range(8)], 2, 6):
+        view.offer(tick)
+    told = [
+        {"topic": "anomaly", "payload": {**anomaly_event("lab", of).payload, "replayed": False}}
+        for of in (anomaly(since_s=2.0), anomaly("end", since_s=2.0, duration_s=4.0))
+    ]
+    sent = [json.loads(of.partition(b"data: ")[2]) for of in page._waiting if of.startswith(b"event: event")]
+    hello = view._hello()
+    for events in (sent, hello["events"]):
+        assert [event for event in events if event["topic"] == "anomaly"] == told
+    assert hello["anomaly"] is None
+    held = anomaly(since_s=2.0)
+    view.offer(felt(life.tick(), moment(0.7, episode=held)))
+    assert view._hello()["anomaly"] == told[0]["payload"]
 
 
 @pytest.mark.usefixtures("daemon")
@@ -438,7 +466,24 @@ def source() -> Source:
         alive=lambda: {"verdict": "ticking", "health": {}},
         info=lambda: Message("info", b"{}"),
         weights=lambda: [[0.5] * 8] * 8,
+        surprise=SurpriseParameters,
     )
+
+
+async def test_another_threshold_is_told_to_the_pages() -> None:
+    threshold = 0.5
+    asked = source()._replace(surprise=lambda: SurpriseParameters(threshold=threshold))
+    view = Web(WebSettings(enabled=True), asked, 1.0)
+    page = view.open()
+    assert page is not None
+    view.follow(1.0)
+    page.put(b"still open")
+    assert len(page._waiting) == 1
+    threshold = 0.7
+    view.follow(1.0)
+    # The stream ends, so that the page begins afresh.
+    assert [message async for message in page.messages()] == []
+    assert view._hello()["surprise"]["threshold"] == 0.7
 
 
 def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

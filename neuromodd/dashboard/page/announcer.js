@@ -1,4 +1,5 @@
-// What is said to who listens: connection lost and back, new rewards, new faults. Not each tick.
+// What is said to who listens: connection lost and back, new rewards, faults, anomalies. Not
+// each tick.
 
 import { clock } from "./clock.js";
 import { find, make } from "./elements.js";
@@ -17,9 +18,11 @@ export class Announcer {
 
   /** Of a new event. */
   event(event) {
-    const { title, detail, evidence } = told(event);
-    const proof = evidence.map(({ reading, value, rule }) => `${reading} ${value}, ${rule}`).join("; ");
-    this.waiting.push([title, detail, proof].filter(Boolean).join(". "));
+    const { topic, title, detail, evidence } = told(event, this.store);
+    // The sentence of an anomaly has it all.
+    const known = topic === "anomaly" ? [] : evidence;
+    const proof = known.map(({ reading, value, rule }) => `${reading} ${value}, ${rule}`).join("; ");
+    this.waiting.push([title.replace(/:$/, ""), detail, proof].filter(Boolean).join(". "));
     this.timer ??= setTimeout(() => this.flush(), GATHER_MS);
   }
 

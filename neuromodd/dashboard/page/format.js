@@ -101,6 +101,21 @@ export function short(value, column) {
 /** A level or a weight, with three digits after the point. */
 export const level = (value) => (value === null || value === undefined ? NONE : fixed(value, 3));
 
+const MANY = [
+  [1e9, " billion"],
+  [1e6, " million"],
+];
+
+/** A surprise as one moment in so many, two digits of it. */
+export function odds(surprise) {
+  const moments = Number((10 ** (10 * Math.min(Math.max(surprise, 0), 1))).toPrecision(2));
+  const [size, word] = MANY.find(([of]) => moments >= of) ?? [1, ""];
+  return `1 in ${count(word ? moments / size : Math.round(moments))}${word}`;
+}
+
+/** How rare the moments are that are so strange, or that they are nothing special. */
+export const rarity = (surprise) => (surprise < 0.1 ? "usual" : odds(surprise));
+
 /** A change, with its sign. */
 export const signed = (value, digits) => (value > 0 ? `+${fixed(value, digits)}` : fixed(value, digits));
 

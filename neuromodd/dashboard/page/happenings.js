@@ -1,6 +1,8 @@
-// Rewards and faults in words.
+// Rewards, faults and anomalies in words.
 
+import { expected, read, words } from "./anomalies.js";
 import { seconds } from "./clock.js";
+import { lasting, level, odds } from "./format.js";
 
 const number = (value) => (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6))));
 
@@ -63,10 +65,27 @@ function ofReward(reward) {
   };
 }
 
+function ofAnomaly(anomaly, store) {
+  const ended = anomaly.phase === "end";
+  return {
+    title: ended ? `Anomaly over after ${lasting(anomaly.duration_s)}:` : "Anomaly:",
+    kind: ended ? "calm" : "anomaly",
+    detail: anomaly.sentence,
+    origin: `surprise ${level(anomaly.surprise)}, ${odds(anomaly.surprise)}`,
+    evidence: anomaly.channels.map((channel) => ({
+      reading: words(channel.name),
+      value: read(channel.observed, channel.name, store),
+      rule: `${expected(channel, store)} was expected; surprise ${level(channel.surprise)}`,
+    })),
+  };
+}
+
+const WORDS = { fault: ofFault, anomaly: ofAnomaly, reward: ofReward };
+
 /** What there is to say of an event of the stream. */
-export function told({ topic, payload }) {
-  const words = topic === "fault" ? ofFault(payload) : ofReward(payload);
-  return { ...words, topic, at: seconds(payload.time_utc) };
+export function told({ topic, payload }, store) {
+  const all = (WORDS[topic] ?? ofReward)(payload, store);
+  return { ...all, topic, at: seconds(payload.time_utc) };
 }
 
 /** The spans of time that each fault class held, oldest first; the last goes on. */

@@ -37,8 +37,8 @@ export class Link {
   }
 
   title() {
-    const { fault, daemon } = this.store;
-    const alarm = fault && gravity(fault) === "bad" ? fault.code : null;
+    const { fault, daemon, holds } = this.store;
+    const alarm = fault && gravity(fault) === "bad" ? fault.code : holds ? "anomaly" : null;
     const first = REASONS[this.kind] ? "stale" : alarm;
     const title = [first, daemon.node, "neuromodd"].filter(Boolean).join(" · ");
     if (document.title !== title) document.title = title;

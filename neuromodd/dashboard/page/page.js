@@ -1,6 +1,7 @@
 // The page: the stream fills the store, the store's changes are drawn by the views. Nothing is ever sent.
 
 import { Announcer } from "./announcer.js";
+import { Alarm } from "./anomalies.js";
 import { Health } from "./health.js";
 import { Link } from "./link.js";
 import { Masthead } from "./masthead.js";
@@ -27,7 +28,7 @@ screen.store = store;
 
 const announcer = new Announcer(store);
 const shown = new Link(store);
-screen.views = [Masthead, Modulators, Surprise, Raster, Timeline, Weights, Health, Telemetry].map(
+screen.views = [Masthead, Alarm, Modulators, Surprise, Raster, Timeline, Weights, Health, Telemetry].map(
   (View) => new View(screen),
 );
 

@@ -1,5 +1,6 @@
 // A chart over time: a sharp canvas, described in words, and a slider over it that reads it out.
 
+import { episodes } from "./anomalies.js";
 import { clock } from "./clock.js";
 import { colour } from "./colours.js";
 import { make, mark } from "./elements.js";
@@ -8,6 +9,9 @@ const MINUTE_S = 60;
 
 /** The words of a chart are renewed no more often: nobody reads them by the second. */
 const WORDS_MS = 5000;
+
+/** From one stroke of a hatching to the next. */
+const HATCH_PX = 7;
 
 const KEYS = {
   ArrowLeft: (plot, event) => plot.step(event.shiftKey ? -10 : -1),
@@ -163,8 +167,38 @@ export class Plot {
       const left = Math.max(this.x(from), 0);
       pen.fillRect(left, 0, this.x(to) - left, this.height);
     }
+    for (const { from, to } of episodes(this.store)) this.drawEpisode(pen, from, to);
     pen.fillStyle = colour("--grid");
     for (const tick of ticks(this.store.span)) pen.fillRect(Math.round(this.x(tick)), 0, 1, this.height);
+  }
+
+  /** The span of an anomaly: shaded, hatched and with edges, to be told from a gap without colours. */
+  drawEpisode(pen, from, to) {
+    const [left, right] = [Math.max(this.x(from), 0), Math.min(this.x(to), this.width)];
+    if (right < 0 || left > this.width) return;
+    const width = Math.max(right - left, 2);
+    pen.fillStyle = colour("--anomaly-ground");
+    pen.fillRect(left, 0, width, this.height);
+    if (width > HATCH_PX) this.hatch(pen, left, width);
+    pen.fillStyle = colour("--anomaly");
+    pen.fillRect(left, 0, 1, this.height);
+    if (right < this.width - 1) pen.fillRect(left + width - 1, 0, 1, this.height);
+  }
+
+  hatch(pen, left, width) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, 0, width, this.height);
+    pen.clip();
+    pen.strokeStyle = colour("--anomaly");
+    pen.globalAlpha = 0.25;
+    pen.beginPath();
+    for (let x = left - this.height; x < left + width; x += HATCH_PX) {
+      pen.moveTo(x, this.height);
+      pen.lineTo(x + this.height, 0);
+    }
+    pen.stroke();
+    pen.restore();
   }
 
   drawCursor(pen) {

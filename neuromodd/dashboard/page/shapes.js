@@ -45,6 +45,8 @@ export const SHAPES = {
   bad: { sign: "▲", ink: "--bad" },
   unsure: { sign: "?", ink: "--unsure" },
   ok: { sign: "✓", ink: "--ok" },
+  anomaly: { sign: "≠", ink: "--anomaly" },
+  calm: { sign: "=", ink: "--ok" },
 };
 
 /** The shape as text; what it stands for is said beside it. */

@@ -25,6 +25,8 @@ export class Store {
     this.complete = false;
     this.events = hello.events ?? [];
     this.fault = hello.fault ?? null;
+    this.surprise = hello.surprise ?? null;
+    this.anomaly = hello.anomaly ?? null;
     this.weights = hello.weights ?? null;
     this.health = hello.health ?? null;
     this.info = hello.info ?? {};
@@ -58,6 +60,7 @@ export class Store {
         this.events.push(data);
         if (this.events.length > EVENTS_LIMIT) this.events.shift();
         if (data.topic === "fault") this.fault = data.payload;
+        if (data.topic === "anomaly") this.anomaly = data.payload.phase === "begin" ? data.payload : null;
         break;
       default:
         this[name] = data;
@@ -100,6 +103,13 @@ export class Store {
 
   get newest() {
     return this.rows.at(-1) ?? null;
+  }
+
+  /** The anomaly that holds; null if there is none. One that a daemon has forgotten has no end. */
+  get holds() {
+    const flag = this.named("state.flags.anomaly");
+    const raised = flag && this.newest ? valueOf(this.newest, flag) : 0;
+    return raised ? this.anomaly : null;
   }
 
   /** Both ends of every chart's axis, in seconds since 1970. */

@@ -1,5 +1,6 @@
-// Rewards and faults on the axis of time, and as a list with their evidence.
+// Rewards, faults and anomalies on the axis of time, and as a list with their evidence.
 
+import { episodes, words } from "./anomalies.js";
 import { Axis } from "./axis.js";
 import { clock } from "./clock.js";
 import { colour } from "./colours.js";
@@ -10,7 +11,12 @@ import { glyph, SHAPES } from "./shapes.js";
 
 const REWARDS_Y = 15;
 const FAULTS_Y = 39;
+const ANOMALIES_Y = 65;
 const BAR_PX = 14;
+
+const TRACKS = ["rewards", "fault", "anomaly"];
+
+const LIST = "List of rewards, faults and anomalies";
 
 export class Timeline {
   constructor(screen) {
@@ -21,7 +27,7 @@ export class Timeline {
 
   build() {
     this.plot = new Plot(this.screen, {
-      name: "Rewards and faults",
+      name: "Rewards, faults and anomalies",
       kind: "timeline",
       paint: (pen) => this.paint(pen),
       summary: () => this.summary(),
@@ -35,14 +41,14 @@ export class Timeline {
       make(
         "div",
         { class: "lane", "data-charts": true },
-        make("ul", { class: "title tracks" }, make("li", {}, "rewards"), make("li", {}, "fault")),
+        make("ul", { class: "title tracks" }, ...TRACKS.map((name) => make("li", {}, name))),
         this.plot.element,
         make("span"),
       ),
       make("div", { class: "lane" }, make("span"), this.axis.element),
       make(
         "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "List of rewards and faults" },
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": LIST },
         this.list,
       ),
     );
@@ -55,15 +61,17 @@ export class Timeline {
 
   fill() {
     const { events } = this.store;
-    this.known = events.map(told);
+    this.known = events.map((event) => told(event, this.store));
     this.list.replaceChildren(...this.known.map(entry).reverse());
     const rewards = events.filter(({ topic }) => topic === "reward").length;
     const faults = this.known.filter(({ kind }) => kind === "bad").length;
-    const some = (number, name) => `${number} ${name}${number === 1 ? "" : "s"}`;
+    const anomalies = this.known.filter(({ kind }) => kind === "anomaly").length;
+    const some = (number, name, many = `${name}s`) => `${number} ${number === 1 ? name : many}`;
     write(
       find("events-note"),
       events.length
-        ? `${some(rewards, "reward")} and ${some(faults, "fault")} since the daemon began, newest first.`
+        ? `${some(rewards, "reward")}, ${some(faults, "fault")} and ` +
+            `${some(anomalies, "anomaly", "anomalies")} since the daemon began, newest first.`
         : "There have been none since the daemon began.",
     );
     this.list.parentElement.hidden = !events.length;
@@ -71,6 +79,7 @@ export class Timeline {
 
   paint(pen) {
     for (const span of spans(this.store)) this.paintSpan(pen, span);
+    for (const episode of episodes(this.store)) this.paintEpisode(pen, episode);
     pen.fillStyle = colour("--grid");
     pen.fillRect(0, REWARDS_Y, this.plot.width, 1);
     for (const { topic, kind, at } of this.known ?? []) {
@@ -78,6 +87,19 @@ export class Timeline {
       if (topic === "reward" && x >= -8 && x <= this.plot.width)
         SHAPES[kind]?.draw(pen, x, REWARDS_Y, colour(SHAPES[kind].ink));
     }
+  }
+
+  paintEpisode(pen, { payload, from, to }) {
+    const [left, right] = [Math.max(this.plot.x(from), 0), Math.min(this.plot.x(to), this.plot.width)];
+    if (right < 0 || left > this.plot.width) return;
+    pen.fillStyle = colour("--anomaly");
+    pen.fillRect(left, ANOMALIES_Y - BAR_PX / 2, Math.max(right - left, 3), BAR_PX);
+    pen.font = `600 10px ${colour("--font")}`;
+    const strange = `≠ ${payload.channels.map(({ name }) => words(name)).join(", ")}`;
+    if (pen.measureText(strange).width + 8 > right - left) return;
+    pen.fillStyle = colour("--on-anomaly");
+    pen.textBaseline = "middle";
+    pen.fillText(strange, left + 4, ANOMALIES_Y + 0.5);
   }
 
   paintSpan(pen, { fault, from, to }) {
@@ -116,7 +138,14 @@ export class Timeline {
     const close = this.known.filter(({ at, topic }) => topic === "reward" && Math.abs(at - row[1]) <= near);
     const held = spans(this.store).findLast(({ from }) => from <= row[1] + 0.001)?.fault;
     const rewards = close.map(({ title, detail }) => [title, detail]);
-    return [...rewards, ["fault", held ? held.code : "not known"]];
+    const strange = episodes(this.store).filter(
+      ({ from, to }) => from <= row[1] + near && to >= row[1] - near,
+    );
+    return [
+      ...rewards,
+      ["fault", held ? held.code : "not known"],
+      ...strange.map(({ payload }) => ["anomaly", payload.sentence]),
+    ];
   }
 
   summary() {
@@ -126,7 +155,10 @@ export class Timeline {
     const bad = recent.filter(({ kind }) => kind === "bad").map(({ code }) => code);
     const now = this.store.fault ? `; now ${this.store.fault.code}` : "";
     const faults = bad.length ? `faults ${bad.join(", ")}` : "no fault";
-    return `In ten minutes ${rewards} rewards and ${faults}${now}`;
+    const strange = episodes(this.store).filter(({ to }) => to >= begin).length;
+    const anomalies = `${strange || "no"} ${strange > 1 ? "anomalies" : "anomaly"}`;
+    const holds = this.store.holds ? ", an anomaly" : "";
+    return `In ten minutes ${rewards} rewards, ${faults} and ${anomalies}${now}${holds}`;
   }
 }
 
