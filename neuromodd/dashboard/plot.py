@@ -1,19 +1,15 @@
 """The picture of a recording: all that was measured and felt, on one time axis.
 
-The only importer of matplotlib, and therefore long. It is drawn without a display, and the same recording
-gives the same bytes. Nothing is told by colour alone: lines have a dash and a name beside them, marks a
-shape, weights a number with its sign; a scale of colours has a lightness that grows or falls all the way.
+It is drawn without a display, and the same recording gives the same bytes. Nothing is told by colour alone:
+lines have a dash and a name beside them, marks a shape, weights a number with its sign; a scale of colours
+has a lightness that grows or falls all the way.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +18,27 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard import report, report_page, traces
+from neuromodd.dashboard import canvas, report, report_page, traces
+from neuromodd.dashboard.canvas import (
+    DPI,
+    FAINT,
+    INCH_A_POINT,
+    INK,
+    LARGE,
+    LETTER_IN,
+    LINES,
+    RULE,
+    SMALL,
+    UNWATCHED,
+    USUAL,
+    WIDTH_IN,
+    accessible,
+    day,
+    heading,
+    mark_times,
+    saved,
+    style,
+)
 from neuromodd.dashboard.digest import (
     BANK_FROM,
     GROUPS,
@@ -40,12 +56,10 @@ from neuromodd.dashboard.digest import (
     reward_at,
 )
 from neuromodd.dashboard.facts import facts
-from neuromodd.errors import InvalidValueError, MissingExtraError
+from neuromodd.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from neuromodd.core.rewards import RewardEvent
@@ -53,25 +67,10 @@ if TYPE_CHECKING:
 Format = Literal["png", "svg", "html"]
 FORMATS: tuple[Format, ...] = ("png", "svg", "html")
 
-WIDTH_IN, DPI = 10.0, 120
 LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.2, 1.15, 0.62, 0.6
 HEADING_IN, BETWEEN_IN, TIMES_IN = 0.22, 0.12, 0.18
 ROW_IN, CELL_IN = 0.145, 0.2
 TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
-INCH_A_POINT = 1.0 / 72.0
-SMALL, USUAL, LARGE = 7.0, 8.0, 11.0
-LETTER_IN = 0.6 * SMALL * INCH_A_POINT
-"""About the width of a small letter."""
-
-INK, FAINT, RULE, UNWATCHED = "#1a1a1a", "#5f5f5f", "#d9d9d9", "#e9e9e9"
-
-LINES: tuple[tuple[str, Any], ...] = (
-    ("#000000", "-"),
-    ("#d55e00", (0, (5, 1.6))),
-    ("#0072b2", (0, (1.2, 1.2))),
-    ("#009e73", (0, (6, 1.6, 1.2, 1.6))),
-)
-"""Colours of Okabe and Ito, which the colour-blind tell apart, and dashes, for grey."""
 
 GAPS = {"suspend or stall": "pause", "restart": "restart", "reboot": "reboot", "frames missing": "missing"}
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
@@ -104,42 +103,20 @@ def require() -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("plot", "plot")
+    canvas.require("plot")
 
 
 def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
     """The picture, or the page with it, as the bytes of a file."""
     told = facts(digest, files)
     title, description = f"neuromodd: {report.title(told)}", _described(told)
-    with _style():
+    with style():
         figure = _Picture(digest, told).figure
         if form == "png":
-            return _saved(figure, "png", {"Title": title, "Description": description, "Software": None})
+            return saved(figure, "png", {"Title": title, "Description": description, "Software": None})
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        svg = _accessible(_saved(figure, "svg", unsaid).decode(), title, description)
+        svg = accessible(saved(figure, "svg", unsaid).decode(), title, description)
     return svg.encode() if form == "svg" else report_page.page(told, svg).encode()
-
-
-def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name from outside may be in a script that the font lacks: there are boxes then.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _accessible(svg: str, title: str, description: str) -> str:
-    """The same for those who can't see it: a role, a title and a description."""
-    head, tag, rest = svg.partition("<svg ")
-    attributes, end, body = rest.partition(">")
-    names = 'role="img" aria-labelledby="picture-title picture-description" '
-    words = (
-        f'\n <title id="picture-title">{report_page.escaped(title)}</title>'
-        f'\n <desc id="picture-description">{report_page.escaped(description)}</desc>'
-    )
-    return f"{head}{tag}{names}{attributes}{end}{words}{body}"
 
 
 def _described(told: dict[str, Any]) -> str:
@@ -152,44 +129,6 @@ def _described(told: dict[str, Any]) -> str:
         f"{told['frames']} frames, {told['gaps']['count']} gaps. Not measured: {missing}. "
         f"`neuromodd report` tells the numbers as text."
     )
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours over them, whatever the user has set; after it all is as before."""
-    import matplotlib as mpl  # noqa: PLC0415 - large, and an extra
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "font.size": USUAL,
-                "font.family": ["sans-serif"],
-                "text.color": INK,
-                "text.parse_math": False,
-                "axes.edgecolor": FAINT,
-                "axes.linewidth": 0.6,
-                "axes.labelcolor": INK,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "xtick.color": FAINT,
-                "ytick.color": FAINT,
-                "xtick.labelcolor": INK,
-                "ytick.labelcolor": INK,
-                "xtick.major.width": 0.6,
-                "ytick.major.width": 0.6,
-                "xtick.major.size": 3.0,
-                "ytick.major.size": 2.5,
-                "xtick.labelsize": USUAL,
-                "ytick.labelsize": SMALL,
-                "hatch.linewidth": 0.5,
-                "hatch.color": "#c4c4c4",
-                "svg.fonttype": "none",
-                "svg.hashsalt": "neuromodd",
-                "timezone": "UTC",
-            }
-        )
-        yield
 
 
 class _Slot(NamedTuple):
@@ -244,7 +183,7 @@ class _Picture:
         self._title()
         for slot, at_in in zip(slots, tops_in, strict=True):
             axes = self._timed(at_in, slot.height_in)
-            self._ticks(axes, told=slot.timed)
+            mark_times(axes, told=slot.timed)
             slot.draw(axes)
         if maps_in:
             self._maps(top_in)
@@ -294,12 +233,12 @@ class _Picture:
     def _timed(self, top_in: float, height_in: float) -> Axes:
         """Axes over the time axis; what nobody watched is shaded."""
         axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
-        axes.set_xlim(_day(self._from_s), _day(self._to_s))
+        axes.set_xlim(day(self._from_s), day(self._to_s))
         for gap in self._gaps:
             if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
                 axes.axvspan(
-                    _day(gap.from_utc.timestamp()),
-                    _day(gap.to_utc.timestamp()),
+                    day(gap.from_utc.timestamp()),
+                    day(gap.to_utc.timestamp()),
                     facecolor=UNWATCHED,
                     edgecolor="#c4c4c4",
                     hatch="/////",
@@ -312,24 +251,7 @@ class _Picture:
         self.figure.text(left_in / WIDTH_IN, 1.0 - top_in / self._height_in, text, **options)
 
     def _heading(self, axes: Axes, title: str, note: str = "") -> None:
-        """A heading above the panel, and what its marks mean."""
-        from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea  # noqa: PLC0415 - as above
-
-        parts: list[Artist] = [TextArea(title, textprops={"size": USUAL, "weight": "bold", "color": INK})]
-        if note:
-            parts.append(TextArea(note, textprops={"size": SMALL, "color": FAINT}))
-        packed = HPacker(children=parts, pad=0, sep=6, align="baseline")
-        box = AnchoredOffsetbox(
-            loc="lower left",
-            child=packed,
-            frameon=False,
-            pad=0.0,
-            borderpad=0.0,
-            bbox_to_anchor=(0.0, 1.0),
-            bbox_transform=axes.transAxes + _shift(self.figure, 0.0, 3.5 * INCH_A_POINT),
-        )
-        box.set_clip_on(False)
-        axes.add_artist(box)
+        heading(self.figure, axes, title, note)
 
     def _title(self) -> None:
         told = self._told
@@ -357,46 +279,13 @@ class _Picture:
             LEFT_IN, self._height_in - 0.16, left_out[:1].upper() + left_out[1:], size=SMALL, color=FAINT
         )
 
-    def _ticks(self, axes: Axes, *, told: bool) -> None:
-        """Thin rules at round times, which are told below some of the panels."""
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
-
-        locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
-        days, minutes, seconds = "%a %d %b", "%H:%M", "%H:%M:%S"
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(
-            ConciseDateFormatter(  # type: ignore[no-untyped-call]
-                locator,
-                tz=UTC,
-                formats=["%Y", "%b %Y", days, minutes, minutes, seconds],
-                zero_formats=["%Y", "%Y", days, days, minutes, minutes],
-                show_offset=False,
-            )
-        )
-        axes.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="x", labelbottom=told, length=3.0 if told else 0.0)
-        if told:
-            axes.annotate(
-                "UTC",
-                (0.0, 0.0),
-                xytext=(-6, -5),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                size=SMALL,
-                color=FAINT,
-                annotation_clip=False,
-            )
-
     # Lines
 
     def _lines(self, axes: Axes, which: Sequence[tuple[int, str]], factor: float) -> None:
         """Mean and range of each level, and its name at the end of the line."""
         columns, mean = self._columns, self._columns.mean
         middle_s = np.clip(columns.start_s + 0.5 * columns.width_s, self._from_s, self._to_s)
-        x = traces.line(np.array([_day(of) for of in middle_s]), self._breaks)
+        x = traces.line(np.array([day(of) for of in middle_s]), self._breaks)
         ends: list[tuple[float, str, str]] = []
         for (at, label), (colour, dash) in reversed(list(zip(which, LINES, strict=False))):
             y = traces.line(mean[:, at] * factor, self._breaks)
@@ -504,7 +393,7 @@ class _Picture:
             cmap=cmap,
             vmin=0.0,
             vmax=high,
-            extent=(_day(self._from_s), _day(self._to_s), rows - 0.5, -0.5),
+            extent=(day(self._from_s), day(self._to_s), rows - 0.5, -0.5),
             zorder=0.3,
         )
         axes.set_yticks(range(rows), names)
@@ -583,7 +472,7 @@ class _Picture:
         size = 46.0 if mark == "*" else 20.0
         for origin in ORIGINS:
             here = columns.sums[:, REWARDS_FROM + reward_at(kind, origin)] > 0
-            x = [_day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
+            x = [day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
             fill = INK if origin == "detected" else "white"
             axes.scatter(
                 x,
@@ -612,7 +501,7 @@ class _Picture:
             return
         axes.annotate(
             words,
-            (_day(time_s), row),
+            (day(time_s), row),
             xytext=(6, 0),
             textcoords="offset points",
             size=SMALL,
@@ -639,10 +528,10 @@ class _Picture:
         for at, episode in enumerate(episodes):
             from_s = max(_seconds(episode.since_utc), self._from_s)
             to_s = max(_seconds(episode.until_utc or episode.seen_utc), from_s)
-            x = _day(from_s)
+            x = day(from_s)
             axes.barh(
                 row,
-                max(_day(to_s) - x, 1e-9),
+                max(day(to_s) - x, 1e-9),
                 left=x,
                 height=0.5,
                 facecolor="white",
@@ -662,7 +551,7 @@ class _Picture:
             tries = (f"{kind} {report.duration(gap.seconds)}", kind)
             words = next((of for of in tries if len(of) * LETTER_IN < room_in), None)
             if words is not None:
-                middle = 0.5 * (_day(gap.from_utc.timestamp()) + _day(gap.to_utc.timestamp()))
+                middle = 0.5 * (day(gap.from_utc.timestamp()) + day(gap.to_utc.timestamp()))
                 axes.text(middle, row, words, size=SMALL, color=FAINT, ha="center", va="center", bbox=PAPER)
 
     # Maps
@@ -717,17 +606,6 @@ class _Picture:
                 size=SMALL,
                 color="white" if dark else INK,
             )
-
-
-def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN401 - a transform
-    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
-
-    return ScaledTranslation(right_in, up_in, figure.dpi_scale_trans)
-
-
-def _day(time_s: float) -> float:
-    """A time as matplotlib's dates are: days since the epoch."""
-    return time_s / 86400.0
 
 
 def _seconds(time: datetime | None) -> float:
