@@ -129,8 +129,8 @@ def heading(figure: Figure, axes: Axes, title: str, note: str = "", *, up_in: fl
     axes.add_artist(box)
 
 
-def mark_times(axes: Axes, *, told: bool) -> None:
-    """Thin rules at round times, which are told below some of the panels."""
+def mark_times(axes: Axes, *, told: bool, zone_pt: float = 6.0) -> None:
+    """Thin rules at round times, which are told below some of the panels, with the zone left of them."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
     locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
@@ -149,18 +149,23 @@ def mark_times(axes: Axes, *, told: bool) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", labelbottom=told, length=3.0 if told else 0.0)
     if told:
-        axes.annotate(
-            "UTC",
-            (0.0, 0.0),
-            xytext=(-6, -5),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            size=SMALL,
-            color=FAINT,
-            annotation_clip=False,
-        )
+        left_below(axes, "UTC", zone_pt)
+
+
+def left_below(axes: Axes, text: str, left_pt: float) -> None:
+    """What the numbers below a panel are, left of them."""
+    axes.annotate(
+        text,
+        (0.0, 0.0),
+        xytext=(-left_pt, -5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        size=SMALL,
+        color=FAINT,
+        annotation_clip=False,
+    )
 
 
 def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN401 - a transform

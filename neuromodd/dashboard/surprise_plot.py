@@ -30,6 +30,7 @@ from neuromodd.dashboard.canvas import (
     accessible,
     day,
     heading,
+    left_below,
     mark_times,
     saved,
     style,
@@ -45,7 +46,7 @@ Format = Literal["png", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = ("png", "svg", "pdf")
 
 LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.8, 0.55, 0.66, 0.34
-NUMBERS_IN = 0.13
+NUMBERS_IN, ZONE_PT = 0.13, 30.0
 HEADING_IN, BETWEEN_IN, TIMES_IN = 0.22, 0.14, 0.2
 ROW_IN, LINE_IN = 0.145, 0.165
 TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
@@ -77,6 +78,7 @@ def form_of(out: Path) -> Format:
 
 def drawn(digest: SurpriseDigest, title: str, form: Format) -> bytes:
     """The picture as the bytes of a file."""
+    title = report.plain(title)
     with style():
         picture = _Picture(digest, title)
         words = _described(digest)
@@ -113,7 +115,7 @@ def _place(at: float, *, timed: bool) -> str:
     """A time to the second, or the number of a row."""
     if not timed:
         return f"row {at:,.0f}"
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    return datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")[:19]
 
 
 class _Slot(NamedTuple):
@@ -200,12 +202,14 @@ class _Picture:
         if numbered:
             self._number(axes)
         if self._digest.timed:
-            mark_times(axes, told=slot.timed)
+            mark_times(axes, told=slot.timed, zone_pt=ZONE_PT)
         else:
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
             axes.set_axisbelow(True)
             axes.tick_params(axis="x", labelbottom=slot.timed, length=3.0 if slot.timed else 0.0)
+            if slot.timed:
+                left_below(axes, "row", ZONE_PT)
         return axes
 
     def _number(self, axes: Axes) -> None:
@@ -236,8 +240,7 @@ class _Picture:
 
     def _title(self, title: str) -> None:
         digest, count = self._digest, self._digest.anomalies
-        shown = report.shortened(title, 80)
-        self._text(LEFT_IN, 0.34, f"neuromodd  {shown}", size=LARGE, weight="bold", va="baseline")
+        self._text(LEFT_IN, 0.34, f"neuromodd  {title}", size=LARGE, weight="bold", va="baseline")
         span = ""
         if digest.timed:
             first, last = (_place(of, timed=True) for of in (digest.begin, digest.end))
@@ -316,7 +319,7 @@ class _Picture:
         words = f"strangest, {of.surprise:.2f}, {_place(at, timed=self._digest.timed)}"
         if of.observed is None or of.low is None or of.high is None:
             return words
-        return f"{words}: {of.observed:.4g}, where {of.low:.4g} to {of.high:.4g} was expected"
+        return f"{words}: {_figure(of.observed)}, where {_figure(of.low)} to {_figure(of.high)} was expected"
 
     def _surprise(self, axes: Axes) -> None:
         total = self._columns.high[:, PARTS * len(self._digest.names)]
@@ -339,9 +342,7 @@ class _Picture:
             annotation_clip=False,
         )
         title = "Surprise of all" if len(self._order) > 1 else "Surprise"
-        note = (
-            "0.3: one normal moment in a thousand is as strange, 0.5: one in 100,000; dashed: threshold"
-        )
+        note = "0.3: one normal moment in a thousand is as strange, 0.5: one in 100,000; dashed: threshold"
         heading(self.figure, axes, title, note)
 
     def _strips(self, axes: Axes) -> None:
@@ -415,6 +416,11 @@ class _Picture:
 def _sentence(anomaly: Anomaly, room_in: float) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in anomaly.sentence)
     return report.shortened(text, int(room_in / (0.52 * SMALL / 72.0)))
+
+
+def _figure(value: float) -> str:
+    """A reading in four digits, with all before the point while there are not too many."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"  # noqa: PLR2004
 
 
 def _breaks(start: NDArray[np.float64]) -> list[int]:

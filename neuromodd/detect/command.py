@@ -19,7 +19,6 @@ from neuromodd.core.surprise import (
     SurpriseDetector,
     SurpriseParameters,
 )
-from neuromodd.dashboard import report
 from neuromodd.detect.csv_rows import CsvRows
 from neuromodd.detect.frame_rows import FrameRows
 from neuromodd.detect.rows import Row, Rows
@@ -260,4 +259,4 @@ def _picture(out: Path, rows: Rows, title: str, threshold: float) -> Iterator[Ta
 def _title(paths: Sequence[Path]) -> str:
     """What was looked at, for above the picture."""
     first = STDIN if is_stdout(paths[0]) else paths[0].name
-    return report.plain(first if len(paths) == 1 else f"{first} to {paths[-1].name}")
+    return first if len(paths) == 1 else f"{first} to {paths[-1].name}"

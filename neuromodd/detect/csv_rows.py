@@ -154,11 +154,12 @@ class CsvRows:
                 name = self._header[self._time_at]
                 return _Bad(line, f"{name}: got {shortened(stamp)}, expected a time as in the rows before")
         values: tuple[float | None, ...]
+        texts = [cells[at] for at in self._at]
         try:
-            numbers = tuple([float(cells[at]) for at in self._at])
+            numbers = tuple(map(float, texts))
         except ValueError:
             numbers = ()
-        if numbers and math.isfinite(sum(numbers)):
+        if numbers and math.isfinite(sum(numbers)) and "_" not in "".join(texts):
             values = numbers
         else:
             try:

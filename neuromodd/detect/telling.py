@@ -96,7 +96,7 @@ def _printable(text: str) -> str:
 
 
 def _when(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return moment.astimezone(UTC).isoformat(" ", "seconds")[:19]
 
 
 def _stamp(row: Row) -> str:
