@@ -172,8 +172,3 @@ def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN40
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
 
     return ScaledTranslation(right_in, up_in, figure.dpi_scale_trans)
-
-
-def day(time_s: float) -> float:
-    """A time as matplotlib's dates are: days since the epoch."""
-    return time_s / 86400.0

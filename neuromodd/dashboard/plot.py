@@ -33,7 +33,6 @@ from neuromodd.dashboard.canvas import (
     USUAL,
     WIDTH_IN,
     accessible,
-    day,
     heading,
     mark_times,
     saved,
@@ -233,12 +232,12 @@ class _Picture:
     def _timed(self, top_in: float, height_in: float) -> Axes:
         """Axes over the time axis; what nobody watched is shaded."""
         axes = self._axes(LEFT_IN, top_in, TIMED_IN, height_in)
-        axes.set_xlim(day(self._from_s), day(self._to_s))
+        axes.set_xlim(_day(self._from_s), _day(self._to_s))
         for gap in self._gaps:
             if gap.seconds >= (self._to_s - self._from_s) / 1000.0:
                 axes.axvspan(
-                    day(gap.from_utc.timestamp()),
-                    day(gap.to_utc.timestamp()),
+                    _day(gap.from_utc.timestamp()),
+                    _day(gap.to_utc.timestamp()),
                     facecolor=UNWATCHED,
                     edgecolor="#c4c4c4",
                     hatch="/////",
@@ -285,7 +284,7 @@ class _Picture:
         """Mean and range of each level, and its name at the end of the line."""
         columns, mean = self._columns, self._columns.mean
         middle_s = np.clip(columns.start_s + 0.5 * columns.width_s, self._from_s, self._to_s)
-        x = traces.line(np.array([day(of) for of in middle_s]), self._breaks)
+        x = traces.line(np.array([_day(of) for of in middle_s]), self._breaks)
         ends: list[tuple[float, str, str]] = []
         for (at, label), (colour, dash) in reversed(list(zip(which, LINES, strict=False))):
             y = traces.line(mean[:, at] * factor, self._breaks)
@@ -393,7 +392,7 @@ class _Picture:
             cmap=cmap,
             vmin=0.0,
             vmax=high,
-            extent=(day(self._from_s), day(self._to_s), rows - 0.5, -0.5),
+            extent=(_day(self._from_s), _day(self._to_s), rows - 0.5, -0.5),
             zorder=0.3,
         )
         axes.set_yticks(range(rows), names)
@@ -472,7 +471,7 @@ class _Picture:
         size = 46.0 if mark == "*" else 20.0
         for origin in ORIGINS:
             here = columns.sums[:, REWARDS_FROM + reward_at(kind, origin)] > 0
-            x = [day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
+            x = [_day(of + 0.5 * columns.width_s) for of in columns.start_s[here]]
             fill = INK if origin == "detected" else "white"
             axes.scatter(
                 x,
@@ -501,7 +500,7 @@ class _Picture:
             return
         axes.annotate(
             words,
-            (day(time_s), row),
+            (_day(time_s), row),
             xytext=(6, 0),
             textcoords="offset points",
             size=SMALL,
@@ -528,10 +527,10 @@ class _Picture:
         for at, episode in enumerate(episodes):
             from_s = max(_seconds(episode.since_utc), self._from_s)
             to_s = max(_seconds(episode.until_utc or episode.seen_utc), from_s)
-            x = day(from_s)
+            x = _day(from_s)
             axes.barh(
                 row,
-                max(day(to_s) - x, 1e-9),
+                max(_day(to_s) - x, 1e-9),
                 left=x,
                 height=0.5,
                 facecolor="white",
@@ -551,7 +550,7 @@ class _Picture:
             tries = (f"{kind} {report.duration(gap.seconds)}", kind)
             words = next((of for of in tries if len(of) * LETTER_IN < room_in), None)
             if words is not None:
-                middle = 0.5 * (day(gap.from_utc.timestamp()) + day(gap.to_utc.timestamp()))
+                middle = 0.5 * (_day(gap.from_utc.timestamp()) + _day(gap.to_utc.timestamp()))
                 axes.text(middle, row, words, size=SMALL, color=FAINT, ha="center", va="center", bbox=PAPER)
 
     # Maps
@@ -606,6 +605,11 @@ class _Picture:
                 size=SMALL,
                 color="white" if dark else INK,
             )
+
+
+def _day(time_s: float) -> float:
+    """A time as matplotlib's dates are: days since the epoch."""
+    return time_s / 86400.0
 
 
 def _seconds(time: datetime | None) -> float:

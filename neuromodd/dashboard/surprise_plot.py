@@ -1,6 +1,6 @@
 """The picture of surprise: what was measured, what was expected, and how strange that was.
 
-Blue is what was expected, black what came, orange what was strange. Nothing is told by colour alone: what was
+Blue is what was expected, black what came, purple what was strange. Nothing is told by colour alone: what was
 expected is a band and what came a line, strange moments have marks, and the strangest are told in words.
 """
 
@@ -28,7 +28,6 @@ from neuromodd.dashboard.canvas import (
     USUAL,
     WIDTH_IN,
     accessible,
-    day,
     heading,
     left_below,
     mark_times,
@@ -52,12 +51,12 @@ ROW_IN, LINE_IN = 0.145, 0.165
 TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
 
 PANELS_MAX, STRIPS_MAX, TOLD_MAX = 12, 40, 8
-EXPECTED, STRANGE = "#0072b2", "#d55e00"
-"""Of Okabe and Ito, whom the colour-blind can follow."""
-
-SHADE = "#fbe3cf"
+EXPECTED, STRANGE, SHADE = "#0072b2", "#a3376f", "#f6e3ee"
 STRANGE_FROM = 0.3
 """One normal moment in a thousand is as strange."""
+
+MARKS_MAX = 120
+"""In a long recording there is a strange moment in each column: the strangest have marks."""
 
 BREAK_STEPS = 4.0
 """A line ends where the next column is so many times farther away than nearly all others are."""
@@ -179,7 +178,8 @@ class _Picture:
     # Places
 
     def _axis(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([day(of) for of in at]) if self._digest.timed else at
+        # Matplotlib counts days.
+        return at / 86400.0 if self._digest.timed else at
 
     def _axes(self, top_in: float, slot: _Slot, *, numbered: bool) -> Axes:
         """Axes over the time axis, on which the anomalies are shaded."""
@@ -282,6 +282,7 @@ class _Picture:
             axes.fill_between(x, *within, color=INK, alpha=0.45, linewidth=0.4, zorder=2)
         axes.plot(x, line(mean * factor), color=INK, linewidth=0.8, zorder=3, solid_joinstyle="round")
         here = np.flatnonzero(strange >= STRANGE_FROM)
+        here = np.sort(here[np.argsort(-strange[here], kind="stable")][:MARKS_MAX])
         above = (largest - high) >= (low - smallest)
         y = np.where(above, largest, smallest)[here] * factor
         sizes = 3.0 + 12.0 * strange[here]
@@ -364,7 +365,7 @@ class _Picture:
             grid,
             aspect="auto",
             interpolation="nearest",
-            cmap="Oranges",
+            cmap="RdPu",
             vmin=0.0,
             vmax=1.0,
             extent=(low, high, rows - 0.5, -0.5),

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import IO, NamedTuple
 
+from neuromodd.dashboard import report
 from neuromodd.detect.rows import Row
 from neuromodd.errors import InvalidValueError, TableError, shortened
 
@@ -151,7 +152,7 @@ class CsvRows:
             stamp = cells[self._time_at].strip()
             time_s = self._clock(stamp)
             if time_s is None:
-                name = self._header[self._time_at]
+                name = report.plain(self._header[self._time_at])
                 return _Bad(line, f"{name}: got {shortened(stamp)}, expected a time as in the rows before")
         values: tuple[float | None, ...]
         texts = [cells[at] for at in self._at]
@@ -179,7 +180,7 @@ class CsvRows:
             return None
         value = self._number(text)
         if value is None:
-            raise InvalidValueError(self._header[at], text, "a number")
+            raise InvalidValueError(report.plain(self._header[at]), text, "a number")
         return value
 
     def _number(self, text: str) -> float | None:
@@ -199,7 +200,9 @@ class CsvRows:
             clock = _clock(text)
             if clock is None:
                 raise TableError(
-                    self._name, self._sample[0][0], f"{given}: got {shortened(text)}, {EXPECTED}"
+                    self._name,
+                    self._sample[0][0],
+                    f"{report.plain(given)}: got {shortened(text)}, {EXPECTED}",
                 )
             return clock, at
         lower = [name.lower() for name in self._header]

@@ -101,6 +101,12 @@ def test_a_bad_cell_is_an_error_with_line_and_column(text: str) -> None:
         list(table)
 
 
+def test_a_name_that_would_harm_a_terminal_is_told_harmless() -> None:
+    table = rows("a,\x1b[2Jb\n1,2\nx,3\ny,z\n", columns=("\x1b[2Jb",))
+    with pytest.raises(TableError, match=r"^a.csv:4: \?\[2Jb: got 'z'"):
+        list(table)
+
+
 def test_the_largest_numbers_are_numbers() -> None:
     assert values("a,b\n1e308,1e308\n") == [(1e308, 1e308)]
 
