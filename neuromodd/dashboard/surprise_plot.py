@@ -280,6 +280,8 @@ class _Picture:
         if self._folded:
             within = (line(smallest * factor), line(largest * factor))
             axes.fill_between(x, *within, color=INK, alpha=0.45, linewidth=0.4, zorder=2)
+            for edge in (low, high):
+                axes.plot(x, line(edge * factor), color=EXPECTED, linewidth=0.7, zorder=2.5)
         axes.plot(x, line(mean * factor), color=INK, linewidth=0.8, zorder=3, solid_joinstyle="round")
         here = np.flatnonzero(strange >= STRANGE_FROM)
         here = np.sort(here[np.argsort(-strange[here], kind="stable")][:MARKS_MAX])
