@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import csv
 import importlib.util
 import json
 import os
@@ -82,6 +83,7 @@ examples:
   neuromodd replay recording-*.jsonl --out ticks.jsonl
   neuromodd plot recording-*.jsonl -o week.html   a picture and a page of a recording
   neuromodd report recording-*.jsonl              the page alone, as text
+  neuromodd detect cpu.csv --plot cpu.png         what is strange in measurements, or in recordings
   neuromodd checkpoint list                       what the daemon would go on from
   neuromodd export-mem ./mem                      thresholds, weights and decays for $readmemh
   neuromodd fpga timing.rpt && program_fpga       only if the build met its timing
@@ -89,6 +91,7 @@ examples:
 exit status: 0 as asked, 1 failed at run time, 2 configuration, 3 state directory locked;
   of health: 0 it ticks, 1 it does not, or there is none
   of doctor: 0 nothing fails, 1 something does, 2 the configuration can't be used
+  of detect: 0 also where anomalies were found; --json tells them to scripts
   of fpga: 1 timing is not met, 2 the reports can't be used
 """
 
@@ -276,6 +279,28 @@ def _report(parsed: argparse.Namespace) -> int:
     from neuromodd.offline import print_report  # noqa: PLC0415 - as above
 
     return _viewed(partial(print_report, as_json=parsed.json), parsed)
+
+
+def _detect(parsed: argparse.Namespace) -> int:
+    from neuromodd.detect.command import Options, detect_files  # noqa: PLC0415 - as above
+
+    wanted = Options(
+        channels=parsed.channels or (),
+        time=parsed.time,
+        threshold=parsed.threshold,
+        fresh=parsed.fresh,
+        skip_bad=parsed.skip_bad,
+        out=parsed.out,
+        plot=parsed.plot,
+        as_json=parsed.json,
+    )
+    try:
+        detect_files(parsed.files, wanted)
+    except InvalidValueError as error:
+        # Not 1, as of `plot` and `report`.
+        _complain(str(error))
+        return EXIT_CONFIGURATION
+    return EXIT_OK
 
 
 def _viewed(view: Callable[..., None], parsed: argparse.Namespace) -> int:
@@ -506,6 +531,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.set_defaults(command=_replay)
 
     _add_views(commands)
+    _add_detect(commands)
 
     export = commands.add_parser("export-mem", help="write what was learned as $readmemh files for an FPGA")
     export.add_argument("directory", type=Path, metavar="DIRECTORY", help="where the files go")
@@ -598,6 +624,49 @@ def _add_views(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("--skip-bad", action="store_true", help="leave broken lines out")
 
 
+def _add_detect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    detect = commands.add_parser(
+        "detect",
+        help="look for what is strange in a CSV file or in recordings; status 0 also if there is something",
+    )
+    detect.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a CSV file with a header, - for one on stdin, or recordings in this order",
+    )
+    detect.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a CSV file: how strange each row is; - is stdout"
+    )
+    detect.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw it (extra `plot`): the name ends in .png, .svg or .pdf",
+    )
+    detect.add_argument(
+        "--columns",
+        "--channels",
+        dest="channels",
+        type=_names,
+        metavar="A,B",
+        help="columns of a CSV file (all with numbers), or readings of a recording (those that were watched)",
+    )
+    detect.add_argument(
+        "--time", metavar="COLUMN", help="the column with the times (one named time, timestamp, date ...)"
+    )
+    detect.add_argument(
+        "--threshold", type=_share, metavar="S", help="surprise from which an anomaly begins (0.5)"
+    )
+    detect.add_argument(
+        "--fresh", action="store_true", help="do not begin with what the recording's daemon had learned"
+    )
+    detect.add_argument("--skip-bad", action="store_true", help="leave broken rows and lines out")
+    detect.add_argument("--json", action="store_true", help="print JSON lines: anomalies, then a summary")
+    detect.set_defaults(command=_detect)
+
+
 def _add_checkpoint(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("checkpoint", help="list, show or set aside what the daemon remembers")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -652,6 +721,24 @@ def _positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text}, expected a whole number, 1 or more")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    # As in a CSV file: a name with a comma stands in quotes.
+    names = tuple(name.strip() for name in next(csv.reader([text]), []))
+    if not names or not all(names):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected names with commas between them")
+    return names
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0, up to 1")
     return value
 
 

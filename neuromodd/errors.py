@@ -126,6 +126,23 @@ class RecordingError(NeuromoddError, ValueError):
         super().__init__(f"{place}: {reason}")
 
 
+class TableError(NeuromoddError, ValueError):
+    """A table of measurements can't be read: no header, a cell that is no number, a row of another width.
+
+    Attributes:
+        file: its name.
+        line: number of the line, from 1; None where the file as a whole is meant.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, file: str, line: int | None, reason: str) -> None:
+        self.file = file
+        self.line = line
+        self.reason = reason
+        place = file if line is None else f"{file}:{line}"
+        super().__init__(f"{place}: {reason}")
+
+
 class MissingExtraError(NeuromoddError, ImportError):
     """Something was asked for that needs a package which is not installed.
 

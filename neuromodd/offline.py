@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -16,6 +15,7 @@ from neuromodd.core import parameter_file
 from neuromodd.core.engine import SpikingInferenceEngine
 from neuromodd.core.fpga_memory import memory_images
 from neuromodd.errors import CheckpointDamagedError, InvalidValueError, SensorAbsentError
+from neuromodd.outputs import Bar, check_apart, check_writable, is_stdout, replacing, say
 from neuromodd.replay import Replay, Report, naming
 from neuromodd.scribe import Recorded
 from neuromodd.sensors.fpga import FpgaSensor
@@ -25,8 +25,6 @@ from neuromodd.sinks.recorder import Recorder
 
 if TYPE_CHECKING:
     from neuromodd.dashboard.digest import Digest
-
-BAR_WIDTH = 30
 
 OTHER_NETWORK = "; give the --config of that network"
 
@@ -48,18 +46,18 @@ def replay_files(
             `checkpoint_out` can't be written.
         OSError: a file can't be read or written; it names the file.
     """
-    bar = _Bar(shown=sys.stderr.isatty())
+    bar = Bar(shown=sys.stderr.isatty())
     replay = Replay(
         paths,
         checkpoint_in=checkpoint_in,
         checkpoint_out=checkpoint_out,
         skip_bad=skip_bad,
         note=bar.say,
-        progress=bar.draw,
+        progress=lambda share, report: bar.draw(share, report.frames, report.seconds),
     )
     if checkpoint_out is not None:
         _check_checkpoint_out(checkpoint_out, paths)
-    if out is not None and not _is_stdout(out):
+    if out is not None and not is_stdout(out):
         _check_out(out, paths, checkpoint_in, checkpoint_out)
     try:
         with _opened(out) as file:
@@ -70,7 +68,7 @@ def replay_files(
         raise
     finally:
         bar.clear()
-    print(summary(replay.report), file=sys.stderr if _is_stdout(out) else sys.stdout, flush=True)
+    print(summary(replay.report), file=sys.stderr if is_stdout(out) else sys.stdout, flush=True)
 
 
 def summary(report: Report) -> str:
@@ -109,16 +107,11 @@ def plot_recordings(
     form = plot.form_of(out)
     plot.require()
     _check_out(out, paths, checkpoint_in, None, option="-o")
-    _check_writable("-o", out)
+    check_writable("-o", out)
     digest = _digest(paths, checkpoint_in, from_utc, to_utc, skip_bad=skip_bad)
     data = plot.drawn(digest, paths, form)
-    draft = out.with_name(f"{out.name}.draft")
-    try:
-        with naming(draft):
-            draft.write_bytes(data)
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(out) as file:
+        file.write(data)
     print(f"{out}: {digest.frames} frames, {len(data)} bytes", flush=True)
 
 
@@ -158,7 +151,7 @@ def _digest(
     if from_utc is not None and to_utc is not None and to_utc < from_utc:
         raise InvalidValueError("--to", to_utc.isoformat(), f"a time after {from_utc.isoformat()}, --from")
     digest = Digest(from_utc=from_utc)
-    bar = _Bar(shown=sys.stderr.isatty())
+    bar = Bar(shown=sys.stderr.isatty())
     replay = Replay(
         paths,
         checkpoint_in=checkpoint_in,
@@ -166,7 +159,7 @@ def _digest(
         until_utc=to_utc,
         watch=digest.take,
         note=bar.say,
-        progress=bar.draw,
+        progress=lambda share, report: bar.draw(share, report.frames, report.seconds),
     )
     try:
         replay.run()
@@ -189,7 +182,7 @@ def print_recording(recorded: Recorded) -> bool:
     missing = recorded.frames - health.frames
     if missing:
         why = "" if health.error is None else f": {health.error}"
-        _say(f"{missing} of {recorded.frames} frames are missing in the recordings{why}")
+        say(f"{missing} of {recorded.frames} frames are missing in the recordings{why}")
     return not missing
 
 
@@ -232,7 +225,7 @@ def _take_newest(engine: SpikingInferenceEngine, directory: Path) -> Path:
             damaged.append(error)
             continue
         for reason in damaged:
-            _say(f"{reason}; {path} is used instead")
+            say(f"{reason}; {path} is used instead")
         return path
     if damaged:
         raise damaged[0]
@@ -281,44 +274,15 @@ def print_fpga_metrics(report: Path, utilization: Path | None, *, as_json: bool)
         for name, value in metrics.model_dump().items():
             print(f"{name:<22} {'-' if value is None else value}", flush=True)
     if metrics.met is None:
-        _say("no path is constrained: there is no slack to judge")
+        say("no path is constrained: there is no slack to judge")
     return metrics.met is not False
-
-
-class _Bar:
-    """A progress bar on standard error, shown where that is a terminal."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-
-    def draw(self, share: float, report: Report) -> None:
-        """Draw it anew: the share that is done, the speed, and what is left."""
-        filled = int(share * BAR_WIDTH)
-        seconds = max(report.seconds, 1e-9)
-        left_s = seconds * (1.0 - share) / share if share > 0.0 else 0.0
-        bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {share:4.0%}"
-        self._write(f"{bar}  {report.frames / seconds:,.0f} frames/s  {left_s:,.0f} s left")
-
-    def say(self, text: str) -> None:
-        """A line of its own above the bar."""
-        self.clear()
-        _say(text)
-
-    def clear(self) -> None:
-        """Remove it."""
-        self._write("")
-
-    def _write(self, text: str) -> None:
-        # To the beginning of the line, and whatever is left of the old one removed.
-        if self._shown:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def _opened(out: Path | None) -> Iterator[IO[bytes] | None]:
     if out is None:
         yield None
-    elif _is_stdout(out):
+    elif is_stdout(out):
         with naming("standard output"):
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
@@ -327,24 +291,10 @@ def _opened(out: Path | None) -> Iterator[IO[bytes] | None]:
             yield file
 
 
-def _is_stdout(out: Path | None) -> bool:
-    return out is not None and str(out) == "-"
-
-
 def _check_checkpoint_out(target: Path, recordings: Sequence[Path]) -> None:
     """Refuse to write a checkpoint over a recording, or where it can't be written."""
-    if any(_same(target, path) for path in recordings):
-        raise InvalidValueError("--checkpoint-out", str(target), "a file that is not replayed")
-    _check_writable("--checkpoint-out", target)
-
-
-def _check_writable(option: str, target: Path) -> None:
-    """Refuse what can't be replaced as a whole."""
-    if target.exists() and not target.is_file():
-        raise InvalidValueError(option, str(target), "a plain file or a new name")
-    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK | os.X_OK)):
-        expected = "a file in a directory that is there and can be written"
-        raise InvalidValueError(option, str(target), expected)
+    check_apart("--checkpoint-out", target, recordings, "a file that is not replayed")
+    check_writable("--checkpoint-out", target)
 
 
 def _check_out(
@@ -356,20 +306,7 @@ def _check_out(
     option: str = "--out",
 ) -> None:
     """Refuse to write over another file of the replay."""
-    if any(_same(out, path) for path in recordings):
-        raise InvalidValueError(option, str(out), "a file that is not replayed")
+    check_apart(option, out, recordings, "a file that is not replayed")
     for of, other in (("--checkpoint-in", checkpoint_in), ("--checkpoint-out", checkpoint_out)):
-        if other is not None and _same(out, other):
-            raise InvalidValueError(option, str(out), f"another file than {of}")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        # One of them is not there yet; not `resolve`, which raises over a loop of links.
-        return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _say(text: str) -> None:
-    print(f"neuromodd: {text}", file=sys.stderr, flush=True)
+        if other is not None:
+            check_apart(option, out, (other,), f"another file than {of}")

@@ -174,7 +174,9 @@ class SurpriseDetector:
             )
         told = [of.surprise for of in channels if of.surprise is not None]
         total = max(told, default=None)
-        change = self._follow(total, channels, None if time_s is None else datetime.fromtimestamp(time_s, UTC))
+        change = self._follow(
+            total, channels, None if time_s is None else datetime.fromtimestamp(time_s, UTC)
+        )
         return Moment(total, total, tuple(channels), change, self.episode)
 
     def _follow(

@@ -1,19 +1,15 @@
 """The picture of a recording: all that was measured and felt, on one time axis.
 
-The only importer of matplotlib, and therefore long. It is drawn without a display, and the same recording
-gives the same bytes. Nothing is told by colour alone: lines have a dash and a name beside them, marks a
-shape, weights a number with its sign; a scale of colours has a lightness that grows or falls all the way.
+It is drawn without a display, and the same recording gives the same bytes. Nothing is told by colour alone:
+lines have a dash and a name beside them, marks a shape, weights a number with its sign; a scale of colours
+has a lightness that grows or falls all the way.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +18,26 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from neuromodd.core.encoding import CHANNELS, DRIVES
-from neuromodd.dashboard import anomalies, report, report_page, traces
+from neuromodd.dashboard import anomalies, canvas, report, report_page, traces
+from neuromodd.dashboard.canvas import (
+    DPI,
+    FAINT,
+    INCH_A_POINT,
+    INK,
+    LARGE,
+    LETTER_IN,
+    LINES,
+    RULE,
+    SMALL,
+    UNWATCHED,
+    USUAL,
+    WIDTH_IN,
+    accessible,
+    heading,
+    mark_times,
+    saved,
+    style,
+)
 from neuromodd.dashboard.digest import (
     BANK_FROM,
     ERROR_FROM,
@@ -41,12 +56,10 @@ from neuromodd.dashboard.digest import (
     reward_at,
 )
 from neuromodd.dashboard.facts import facts
-from neuromodd.errors import InvalidValueError, MissingExtraError
+from neuromodd.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from neuromodd.core.rewards import RewardEvent
@@ -54,20 +67,14 @@ if TYPE_CHECKING:
 Format = Literal["png", "svg", "html"]
 FORMATS: tuple[Format, ...] = ("png", "svg", "html")
 
-WIDTH_IN, DPI = 10.0, 120
 LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 1.2, 1.15, 0.62, 0.6
 HEADING_IN, BETWEEN_IN, TIMES_IN = 0.22, 0.12, 0.18
 ROW_IN, CELL_IN = 0.145, 0.2
 TIMED_IN = WIDTH_IN - LEFT_IN - RIGHT_IN
-INCH_A_POINT = 1.0 / 72.0
-SMALL, USUAL, LARGE = 7.0, 8.0, 11.0
-LETTER_IN = 0.6 * SMALL * INCH_A_POINT
-"""About the width of a small letter."""
 
 NAME_LETTERS = 19
 """Of a name left of the axes, as many as there is room for."""
 
-INK, FAINT, RULE, UNWATCHED = "#1a1a1a", "#5f5f5f", "#d9d9d9", "#e9e9e9"
 STRANGE, STRANGE_EDGE = "#f6e3ee", "#a3376f"
 
 EDGES_SHOWN = 12
@@ -75,14 +82,6 @@ EDGES_SHOWN = 12
 
 SURPRISE_TOP = 0.6
 """The scale of surprise goes at least so far, or a calm host would look excited."""
-
-LINES: tuple[tuple[str, Any], ...] = (
-    ("#000000", "-"),
-    ("#d55e00", (0, (5, 1.6))),
-    ("#0072b2", (0, (1.2, 1.2))),
-    ("#009e73", (0, (6, 1.6, 1.2, 1.6))),
-)
-"""Colours of Okabe and Ito, which the colour-blind tell apart, and dashes, for grey."""
 
 GAPS = {"suspend or stall": "pause", "restart": "restart", "reboot": "reboot", "frames missing": "missing"}
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
@@ -115,42 +114,20 @@ def require() -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("plot", "plot")
+    canvas.require("plot")
 
 
 def drawn(digest: Digest, files: Sequence[Path], form: Format) -> bytes:
     """The picture, or the page with it, as the bytes of a file."""
     told = facts(digest, files)
     title, description = f"neuromodd: {report.title(told)}", _described(told)
-    with _style():
+    with style():
         figure = _Picture(digest, told).figure
         if form == "png":
-            return _saved(figure, "png", {"Title": title, "Description": description, "Software": None})
+            return saved(figure, "png", {"Title": title, "Description": description, "Software": None})
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        svg = _accessible(_saved(figure, "svg", unsaid).decode(), title, description)
+        svg = accessible(saved(figure, "svg", unsaid).decode(), title, description)
     return svg.encode() if form == "svg" else report_page.page(told, svg).encode()
-
-
-def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name from outside may be in a script that the font lacks: there are boxes then.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _accessible(svg: str, title: str, description: str) -> str:
-    """The same for those who can't see it: a role, a title and a description."""
-    head, tag, rest = svg.partition("<svg ")
-    attributes, end, body = rest.partition(">")
-    names = 'role="img" aria-labelledby="picture-title picture-description" '
-    words = (
-        f'\n <title id="picture-title">{report_page.escaped(title)}</title>'
-        f'\n <desc id="picture-description">{report_page.escaped(description)}</desc>'
-    )
-    return f"{head}{tag}{names}{attributes}{end}{words}{body}"
 
 
 def _described(told: dict[str, Any]) -> str:
@@ -165,44 +142,6 @@ def _described(told: dict[str, Any]) -> str:
         f"{told['frames']} frames, {told['gaps']['count']} gaps. Not measured: {missing}. "
         f"`neuromodd report` tells the numbers as text."
     )
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours over them, whatever the user has set; after it all is as before."""
-    import matplotlib as mpl  # noqa: PLC0415 - large, and an extra
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "font.size": USUAL,
-                "font.family": ["sans-serif"],
-                "text.color": INK,
-                "text.parse_math": False,
-                "axes.edgecolor": FAINT,
-                "axes.linewidth": 0.6,
-                "axes.labelcolor": INK,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "xtick.color": FAINT,
-                "ytick.color": FAINT,
-                "xtick.labelcolor": INK,
-                "ytick.labelcolor": INK,
-                "xtick.major.width": 0.6,
-                "ytick.major.width": 0.6,
-                "xtick.major.size": 3.0,
-                "ytick.major.size": 2.5,
-                "xtick.labelsize": USUAL,
-                "ytick.labelsize": SMALL,
-                "hatch.linewidth": 0.5,
-                "hatch.color": "#c4c4c4",
-                "svg.fonttype": "none",
-                "svg.hashsalt": "neuromodd",
-                "timezone": "UTC",
-            }
-        )
-        yield
 
 
 class _Slot(NamedTuple):
@@ -259,7 +198,7 @@ class _Picture:
         self._title()
         for slot, at_in in zip(slots, tops_in, strict=True):
             axes = self._timed(at_in, slot.height_in)
-            self._ticks(axes, told=slot.timed)
+            mark_times(axes, told=slot.timed)
             slot.draw(axes)
         if maps_in:
             self._maps(top_in)
@@ -339,24 +278,7 @@ class _Picture:
         self.figure.text(left_in / WIDTH_IN, 1.0 - top_in / self._height_in, text, **options)
 
     def _heading(self, axes: Axes, title: str, note: str = "") -> None:
-        """A heading above the panel, and what its marks mean."""
-        from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea  # noqa: PLC0415 - as above
-
-        parts: list[Artist] = [TextArea(title, textprops={"size": USUAL, "weight": "bold", "color": INK})]
-        if note:
-            parts.append(TextArea(note, textprops={"size": SMALL, "color": FAINT}))
-        packed = HPacker(children=parts, pad=0, sep=6, align="baseline")
-        box = AnchoredOffsetbox(
-            loc="lower left",
-            child=packed,
-            frameon=False,
-            pad=0.0,
-            borderpad=0.0,
-            bbox_to_anchor=(0.0, 1.0),
-            bbox_transform=axes.transAxes + _shift(self.figure, 0.0, 3.5 * INCH_A_POINT),
-        )
-        box.set_clip_on(False)
-        axes.add_artist(box)
+        heading(self.figure, axes, title, note)
 
     def _title(self) -> None:
         told = self._told
@@ -384,39 +306,6 @@ class _Picture:
         self._text(
             LEFT_IN, self._height_in - 0.16, left_out[:1].upper() + left_out[1:], size=SMALL, color=FAINT
         )
-
-    def _ticks(self, axes: Axes, *, told: bool) -> None:
-        """Thin rules at round times, which are told below some of the panels."""
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
-
-        locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
-        days, minutes, seconds = "%a %d %b", "%H:%M", "%H:%M:%S"
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(
-            ConciseDateFormatter(  # type: ignore[no-untyped-call]
-                locator,
-                tz=UTC,
-                formats=["%Y", "%b %Y", days, minutes, minutes, seconds],
-                zero_formats=["%Y", "%Y", days, days, minutes, minutes],
-                show_offset=False,
-            )
-        )
-        axes.grid(axis="x", color=RULE, linewidth=0.5, zorder=0.1)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="x", labelbottom=told, length=3.0 if told else 0.0)
-        if told:
-            axes.annotate(
-                "UTC",
-                (0.0, 0.0),
-                xytext=(-6, -5),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                size=SMALL,
-                color=FAINT,
-                annotation_clip=False,
-            )
 
     # Lines
 
@@ -789,12 +678,6 @@ class _Picture:
                 size=SMALL,
                 color="white" if dark else INK,
             )
-
-
-def _shift(figure: Figure, right_in: float, up_in: float) -> Any:  # noqa: ANN401 - a transform
-    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
-
-    return ScaledTranslation(right_in, up_in, figure.dpi_scale_trans)
 
 
 def _day(time_s: float) -> float:

@@ -1,0 +1,1 @@
+"""`neuromodd detect`: surprise without a daemon, over tables of measurements and over recordings."""
