@@ -26,8 +26,9 @@ import nab
 import numpy as np
 from measuring import machine_line, print_table
 
+from neuromodd.core.anomaly import Moment
 from neuromodd.core.engine import numba_installed
-from neuromodd.core.surprise import Moment, SurpriseDetector, SurpriseParameters
+from neuromodd.core.surprise import SurpriseDetector, SurpriseParameters
 from neuromodd.detect.csv_rows import CsvRows
 
 T = TypeVar("T")

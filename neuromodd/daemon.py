@@ -22,6 +22,7 @@ import structlog
 
 from neuromodd import __version__, logs
 from neuromodd.config import BrokerAddress, changed_options, resolve_broker
+from neuromodd.core.anomaly import Anomaly
 from neuromodd.core.brain import SURPRISE_RELOADABLE, Brain, Tick
 from neuromodd.core.diagnostics import FaultClass
 from neuromodd.core.encoding import CHANNELS
@@ -30,7 +31,6 @@ from neuromodd.core.inputs import OutsideInput, ResetInput, RewardInput, Setting
 from neuromodd.core.messages import Message
 from neuromodd.core.modulators import NeuroModulators
 from neuromodd.core.rewards import RewardEvent, event_id
-from neuromodd.core.surprise import Anomaly
 from neuromodd.errors import CheckpointMismatchError, ConfigurationError, NotKeptError, RequestRefusedError
 from neuromodd.eye import LONGEST_SLEEP_S, Due, Eye, beats, boot_s, clock_s
 from neuromodd.health import runtime_directory

@@ -12,8 +12,9 @@ import structlog
 
 from neuromodd import config
 from neuromodd.config import Settings, changed_options
+from neuromodd.core.anomaly import Anomaly, Moment
 from neuromodd.core.frame import TelemetryFrame
-from neuromodd.core.surprise import DEFAULT_CHANNELS, Anomaly, Moment
+from neuromodd.core.surprise import DEFAULT_CHANNELS
 from neuromodd.daemon import RELOADABLE, Daemon
 from neuromodd.errors import (
     CheckpointMismatchError,

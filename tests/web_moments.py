@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from neuromodd.core.anomaly import Anomaly, AnomalyChannel, ChannelMoment, Moment
 from neuromodd.core.brain import Tick
-from neuromodd.core.surprise import DEFAULT_CHANNELS, Anomaly, AnomalyChannel, ChannelMoment, Moment
+from neuromodd.core.surprise import DEFAULT_CHANNELS
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 SENTENCE = "cpu is 97 %, where 5 to 20 % was expected; network is 120 MB/s, where 1 to 3 MB/s was expected"

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
+from neuromodd.core.anomaly import Moment
 from neuromodd.core.diagnostics import Fault, FaultMonitor, FaultParameters
 from neuromodd.core.encoding import CHANNELS, drives, encode
 from neuromodd.core.engine import SpikingInferenceEngine
@@ -49,7 +50,7 @@ from neuromodd.core.rewards import (
     WorkAccepted,
     stamped,
 )
-from neuromodd.core.surprise import Moment, SurpriseDetector, SurpriseParameters
+from neuromodd.core.surprise import SurpriseDetector, SurpriseParameters
 from neuromodd.core.watched import check_names, readings
 from neuromodd.errors import InvalidValueError
 

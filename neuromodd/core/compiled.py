@@ -1,4 +1,4 @@
-"""The dynamics under numba: the same source, the same bits, some fifty times the speed.
+"""Dynamics and associations under numba: the same source, the same bits, some fifty times the speed.
 
 Floating point stays strict: no reassociation, no contraction. The only importer of numba; importing it
 costs some 0.3 s and 100 MB, so only an engine that is asked to be compiled does.
@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from neuromodd.core import dynamics
+from neuromodd.core import associations, dynamics
 
 # What the dynamics work on: to the type checker lists, as in plain Python.
 
@@ -33,6 +33,11 @@ def zeros(count: int, kind: type) -> Any:  # noqa: ANN401 - see above
     return np.zeros(count, dtype=kind)
 
 
+def reals(count: int, *, single: bool) -> Any:  # noqa: ANN401 - see above
+    """An array of so many zeros, in single or double precision."""
+    return np.zeros(count, dtype=np.float32 if single else np.float64)
+
+
 # With numpy's error model a division needs no branch; the dynamics never divide by zero.
 for _inner in (
     dynamics.advance,
@@ -45,28 +50,35 @@ for _inner in (
     register_jitable(error_model="numpy")(_inner)
 
 
-def _compiled(*, cache: bool) -> Callable[..., None]:
-    function: Callable[..., None] = numba.njit(cache=cache, error_model="numpy")(dynamics.run)
-    return function
+for _part in (associations.cell_of, associations.learn, associations.expect, associations.likelihood):
+    register_jitable(error_model="numpy")(_part)
 
 
-def _begin() -> Callable[..., None]:
-    try:
-        return _compiled(cache=True)
-    except RuntimeError:
-        # No directory that numba could keep its cache in: compile anew each time.
-        return _compiled(cache=False)
+class _Machine:
+    """A function as machine code; compiled by its first call, for some seconds, unless it is cached."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        try:
+            self._code = numba.njit(cache=True, error_model="numpy")(function)
+        except RuntimeError:
+            # No directory that numba could keep its cache in: compile anew each time.
+            self._code = numba.njit(error_model="numpy")(function)
+
+    def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever the function returns
+        try:
+            return self._code(*arguments)
+        except OSError:
+            # The cache could not be written (the disk is full); nothing has run yet.
+            self._code = numba.njit(error_model="numpy")(self._function)
+            return self._code(*arguments)
 
 
-_run = _begin()
+run = _Machine(dynamics.run)
+"""`dynamics.run`."""
 
+associate = _Machine(associations.advance)
+"""`associations.advance`."""
 
-def run(*arguments: object) -> None:
-    """`dynamics.run` as machine code; compiled by the first call, for some seconds, unless it is cached."""
-    global _run  # noqa: PLW0603 - the one function of this module
-    try:
-        _run(*arguments)
-    except OSError:
-        # The cache could not be written (the disk is full); nothing has run yet.
-        _run = _compiled(cache=False)
-        _run(*arguments)
+compare = _Machine(associations.likelihood)
+"""`associations.likelihood`."""

@@ -78,7 +78,7 @@ class SpikingInferenceEngine:
                 remedy = "pip install 'neuromodd[fast]'"
                 text = f"a large network without numba runs slower: {remedy}"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
-        self._machine = _machine_code() if compiled else None
+        self._machine = machine_code() if compiled else None
         self._run: Callable[..., None] = dynamics.run if self._machine is None else self._machine.run
         self._p = _parameters(self.config)
         self.reset()
@@ -490,7 +490,12 @@ def numba_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _machine_code() -> Any:  # noqa: ANN401 - a module
+def machine_code() -> Any:  # noqa: ANN401 - a module
+    """What runs under numba.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     if not numba_installed():
         raise MissingExtraError("a compiled engine", "fast")
     from neuromodd.core import compiled  # noqa: PLC0415 - numba is large, and an extra

@@ -11,6 +11,7 @@ import math
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from neuromodd.core.anomaly import Anomaly, Moment, probability
 from neuromodd.core.brain import Tick
 from neuromodd.core.diagnostics import Fault
 from neuromodd.core.encoding import CHANNELS
@@ -24,7 +25,6 @@ from neuromodd.core.payloads import (
     InfoPayload,
 )
 from neuromodd.core.rewards import EPOCH, RewardEvent, event_id
-from neuromodd.core.surprise import Anomaly, Moment, probability
 
 ONLINE = b"online"
 OFFLINE = b"offline"

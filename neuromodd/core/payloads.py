@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
+from neuromodd.core.anomaly import AnomalyChannel
 from neuromodd.core.fault_rules import Evidence
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.record import NonNegative, Ratio, Record
-from neuromodd.core.surprise import AnomalyChannel
 
 Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Signed = Annotated[float, Field(ge=-1.0, le=1.0)]

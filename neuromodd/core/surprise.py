@@ -1,15 +1,26 @@
-"""Draft of the types and the detector; the model is to come."""
+"""SurpriseDetector: the host's own normal, learned online, and how strange each moment is against it.
+
+`associations` has the model, `anomaly` makes episodes of strange moments. Memory is constant: some 100 KB a
+channel, nothing grows with time. No clock and no randomness: the same rows give the same surprise.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
+import zlib
+from array import array
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from neuromodd.core.record import NonNegative, Ratio, Record
+from neuromodd.core import associations as model
+from neuromodd.core.anomaly import Anomaly, ChannelMoment, Episodes, Moment
+from neuromodd.core.record import Ratio, Record
+from neuromodd.errors import InvalidValueError
 
 DEFAULT_CHANNELS = (
     "cpu",
@@ -24,13 +35,31 @@ DEFAULT_CHANNELS = (
     "pressure",
 )
 
-SCALE_DECADES = 10.0
-"""Surprise 1 is a probability of 1e-10."""
+FIRST_ROWS = 288
+"""Readings over whose range a channel's cells are laid: a day of 5-minute rows, minutes of a daemon's."""
 
+RELAID_ROWS = (2 * FIRST_ROWS, 4 * FIRST_ROWS)
+"""Readings after which they are laid anew, over all that was seen until then."""
 
-def probability(surprise: float) -> float:
-    """How probable it is that a normal moment is at least this strange: 10 ** (-10 * surprise)."""
-    return float(10.0 ** (-SCALE_DECADES * surprise))
+MARGIN = 0.25
+"""Share of the range that they cover beyond it, at either end."""
+
+ALIKE = 0.1
+"""Cells of a constant channel cover its value so much to both sides, as a share of it."""
+
+FINEST = 1e-9
+"""The least width of all cells, as a share of the largest value, and absolute."""
+
+LARGEST = 1e300
+"""A reading beyond is taken for this: the difference of two must be a number."""
+
+HOUR_DAYS = 7.0
+"""Days that the synapses of an hour remember, and no fewer visits than those of other contexts."""
+
+HOUR_ROWS_LIMIT = 1e5
+"""Visits beyond which single precision would lose them."""
+
+DAY_S, HOUR_S = 86_400.0, 3_600.0
 
 
 class SurpriseParameters(Record):
@@ -41,87 +70,30 @@ class SurpriseParameters(Record):
         default=DEFAULT_CHANNELS, description="what is watched: names of channels, or fields of the frame"
     )
     threshold: float = Field(default=0.5, gt=0.0, le=1.0, description="surprise from which an anomaly begins")
-    feedback: bool = Field(default=True, description="unexpected uncertainty raises acetylcholine, cortisol")
-
-
-class ChannelMoment(NamedTuple):
-    """One channel at one moment.
-
-    Attributes:
-        name: of the channel.
-        observed: what was measured, in the channel's own unit; None where it is missing.
-        expected: the middle of what was expected, likewise; None before enough is known.
-        low: the lower end of what was expected (nine of ten moments lie between low and high).
-        high: the upper end.
-        surprise: in [0, 1]; None where the channel is missing, or too little is known.
-    """
-
-    name: str
-    observed: float | None
-    expected: float | None
-    low: float | None
-    high: float | None
-    surprise: float | None
-
-
-class AnomalyChannel(Record):
-    """A channel that takes part in an anomaly, as it was when it was strangest."""
-
-    name: str
-    observed: float | None
-    expected: float | None
-    low: float | None
-    high: float | None
-    surprise: Ratio
-
-
-class Anomaly(Record):
-    """One episode: `begin` when it is noticed, `end` when the host is itself again.
-
-    Attributes:
-        phase: which of the two.
-        since_utc: when it began; None for data without times.
-        time_utc: of this moment, likewise.
-        duration_s: from since_utc to time_utc.
-        surprise: the largest so far.
-        channels: the strangest first.
-        sentence: says it in plain words.
-    """
-
-    phase: Literal["begin", "end"]
-    since_utc: AwareDatetime | None
-    time_utc: AwareDatetime | None
-    duration_s: NonNegative
-    surprise: Ratio
-    channels: tuple[AnomalyChannel, ...]
-    sentence: str
-
-
-class Moment(NamedTuple):
-    """What one row of readings led to.
-
-    Attributes:
-        surprise: of all channels together, in [0, 1]; None without a channel that can tell.
-        score: the surprise on which alarms are decided: held down while an episode lasts.
-        channels: in the order of the detector's names.
-        change: the episode that began or ended with this row.
-        episode: the one that goes on after it, as it was at its begin; None if there is none.
-    """
-
-    surprise: float | None
-    score: float | None
-    channels: tuple[ChannelMoment, ...]
-    change: Anomaly | None
-    episode: Anomaly | None
+    acetylcholine_gain: Ratio = Field(
+        default=0.3, description="acetylcholine that full unexpected uncertainty raises; 0 is off"
+    )
+    cortisol_gain: Ratio = Field(
+        default=0.2, description="cortisol that full unexpected uncertainty raises; 0 is off"
+    )
 
 
 class SurpriseDetector:
     """Learns what is normal for some channels, row by row. Mutable: each `update` moves it on.
 
+    A channel is silent until it has 288 readings. The surprise of all is that of the coincidence of errors;
+    with one channel there is nothing to coincide with, and it is that channel's.
+
     Args:
         names: of the channels.
-        parameters: the settings (`channels` and `enabled` are not looked at here).
-        compiled: as of the engine.
+        parameters: the settings; `channels` and `enabled` are not looked at here.
+        spans: of each channel the least span of values that counts, in its own unit, 0 if any does; what
+            moves within a twentieth of it is no news.
+        compiled: run under numba (extra `fast`); if not given, in plain Python.
+
+    Raises:
+        InvalidValueError: there is no name, or not a span for each.
+        MissingExtraError: `compiled` is asked for, and numba is not installed.
     """
 
     def __init__(
@@ -129,16 +101,57 @@ class SurpriseDetector:
         names: Sequence[str],
         parameters: SurpriseParameters | None = None,
         *,
+        spans: Sequence[float] = (),
         compiled: bool | None = None,
     ) -> None:
         self.names = tuple(names)
+        if not self.names:
+            raise InvalidValueError("SurpriseDetector.names", self.names, "a name at least")
+        self.spans = tuple(spans) or (0.0,) * len(self.names)
+        if len(self.spans) != len(self.names):
+            raise InvalidValueError("SurpriseDetector.spans", len(self.spans), f"{len(self.names)} spans")
         self.parameters = parameters or SurpriseParameters()
-        self.compiled = bool(compiled)
-        self.episode: Anomaly | None = None
-        self._rows = 0
-        self._calm = 0
-        self._means = [0.0] * len(self.names)
-        self._vars = [0.0] * len(self.names)
+        self._machine: Any = None
+        if compiled:
+            from neuromodd.core.engine import machine_code  # noqa: PLC0415 - numba is large, and an extra
+
+            self._machine = machine_code()
+        self._advance = model.advance if self._machine is None else self._machine.associate
+        self._likelihood = model.likelihood if self._machine is None else self._machine.compare
+        self.reset()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs as machine code."""
+        return self._machine is not None
+
+    @property
+    def episode(self) -> Anomaly | None:
+        """The episode that goes on, as it was at its begin."""
+        return self._episodes.current
+
+    def reset(self) -> None:
+        """Forget all."""
+        channels = len(self.names)
+        self._s = model.State(
+            weights=self._zeros("f", channels * model.ROWS * model.CELLS),
+            total=self._zeros("d", channels * model.ROWS),
+            growth=self._zeros("d", channels * model.ROWS),
+            channel=self._zeros("d", (channels + 1) * model.NUMBERS),
+            window=self._zeros("d", (channels + 1) * model.WINDOW),
+            mixture=self._zeros("d", model.CELLS),
+        )
+        self._out = self._zeros("d", channels * model.OUTPUTS)
+        self._values = self._zeros("d", channels)
+        for at in range(channels + 1):
+            own = at * model.NUMBERS
+            self._s.channel[own + model.FIRST] = FIRST_ROWS // 2
+        # Rows of the beginning, then readings of channels that come later, each with its hour.
+        self._rows: list[tuple[list[float], int]] | None = []
+        self._waiting: list[list[tuple[float, int]]] = [[] for _ in self.names]
+        self._time_s: float | None = None
+        self._interval_s = 0.0
+        self._episodes = Episodes()
 
     def update(
         self, values: Sequence[float | None], time_s: float | None = None, *, gap: bool = False
@@ -148,86 +161,295 @@ class SurpriseDetector:
         Args:
             values: one a channel, None where it is missing.
             time_s: seconds since 1970 UTC; None for data without times.
-            gap: whether there is a hole in time before this row.
-        """
-        self._rows += 1
-        channels = []
-        for at, (name, value) in enumerate(zip(self.names, values, strict=True)):
-            mean, deviation = self._means[at], math.sqrt(self._vars[at])
-            known = self._rows > 30
-            surprise = None
-            if value is not None:
-                if known:
-                    z = abs(value - mean) / max(deviation, 1e-3, abs(mean) * 0.02)
-                    surprise = min(0.05 * z * z / 2.0, 1.0)
-                self._vars[at] += 0.02 * ((value - mean) ** 2 - self._vars[at])
-                self._means[at] += 0.02 * (value - mean)
-            channels.append(
-                ChannelMoment(
-                    name,
-                    value,
-                    mean if known else None,
-                    mean - 2 * deviation if known else None,
-                    mean + 2 * deviation if known else None,
-                    surprise,
-                )
-            )
-        told = [of.surprise for of in channels if of.surprise is not None]
-        total = max(told, default=None)
-        change = self._follow(
-            total, channels, None if time_s is None else datetime.fromtimestamp(time_s, UTC)
-        )
-        return Moment(total, total, tuple(channels), change, self.episode)
+            gap: whether there is a hole in time before this row: what follows did not come from before.
 
-    def _follow(
-        self, total: float | None, channels: Sequence[ChannelMoment], now: datetime | None
-    ) -> Anomaly | None:
-        if total is None:
-            return None
-        if self.episode is None:
-            if total < self.parameters.threshold:
-                return None
-            strangest = sorted(
-                (of for of in channels if of.surprise is not None and of.surprise >= 0.3),
-                key=lambda of: -(of.surprise or 0.0),
+        Raises:
+            InvalidValueError: there is not a value for each channel, or one is not a number.
+        """
+        if len(values) != len(self.names):
+            raise InvalidValueError(
+                "SurpriseDetector.update.values", len(values), f"{len(self.names)} values"
             )
-            self._calm = 0
-            self.episode = Anomaly(
-                phase="begin",
-                since_utc=now,
-                time_utc=now,
-                duration_s=0.0,
-                surprise=total,
-                channels=tuple(AnomalyChannel(**of._asdict()) for of in strangest),
-                sentence="cpu is 0.97, where 0.05 to 0.2 was expected",
-            )
-            return self.episode
-        self._calm = 0 if total >= 0.3 else self._calm + 1
-        if self._calm < 10:
-            return None
-        held, self.episode = self.episode, None
-        lasted = 0.0
-        if now is not None and held.since_utc is not None:
-            lasted = max((now - held.since_utc).total_seconds(), 0.0)
-        return held.model_copy(update={"phase": "end", "time_utc": now, "duration_s": lasted})
+        row = [math.nan if value is None else float(value) for value in values]
+        for value, name in zip(values, self.names, strict=True):
+            if value is not None and not math.isfinite(value):
+                raise InvalidValueError(f"SurpriseDetector.update.{name}", value, "a finite number, or None")
+        row = [min(max(value, -LARGEST), LARGEST) for value in row]
+        hour = self._hour(time_s)
+        if gap:
+            self._break()
+        total = self._learn(row, hour)
+        channels = self._channels(values)
+        surprise = None if math.isnan(total) else total
+        if len(channels) == 1:
+            surprise = channels[0].surprise
+        now = None if time_s is None else datetime.fromtimestamp(time_s, UTC)
+        score, change = self._episodes.follow(surprise, channels, now, self.parameters.threshold)
+        return Moment(surprise, score, channels, change, self._episodes.current)
+
+    def _learn(self, row: list[float], hour: int) -> float:
+        """Take in a row; the surprise of all, NaN if none is known."""
+        if self._rows is not None:
+            for at in range(len(self._out)):
+                self._out[at] = math.nan
+            self._rows.append((row, hour))
+            if len(self._rows) < FIRST_ROWS:
+                return math.nan
+            rows, self._rows = self._rows, None
+            for at in range(len(self.names)):
+                seen = [values[at] for values, _ in rows if not math.isnan(values[at])]
+                if len(seen) >= FIRST_ROWS // 2:
+                    self._lay(at, seen)
+                else:
+                    self._waiting[at] = [(v[at], h) for v, h in rows if not math.isnan(v[at])]
+            total = math.nan
+            for values, then in rows:
+                total = self._step(values, then)
+            return total
+        total = self._step(row, hour)
+        for at, value in enumerate(row):
+            count = self._s.channel[at * model.NUMBERS + model.N]
+            if count in RELAID_ROWS:
+                self._lay_again(at)
+            elif count == 0.0 and not math.isnan(value):
+                self._wait(at, value, hour)
+        return total
+
+    def _step(self, row: Sequence[float], hour: int) -> float:
+        for at, value in enumerate(row):
+            self._values[at] = value
+        error = float(self._advance(self._values, hour, self._keep_hour(), 0, self._s, self._out))
+        if math.isnan(error):
+            return math.nan
+        known = sum(1 for at in range(0, len(self._out), model.OUTPUTS) if not math.isnan(self._out[at]))
+        floors = model.MEAN_FLOOR / known, model.VARIANCE_FLOOR / known
+        return float(self._likelihood(len(self.names), error, *floors, self._s))
+
+    def _wait(self, at: int, value: float, hour: int) -> None:
+        """Collect the first readings of a channel that was not there at the beginning."""
+        waiting = self._waiting[at]
+        waiting.append((value, hour))
+        if len(waiting) < FIRST_ROWS:
+            return
+        self._lay(at, [value for value, _ in waiting])
+        alone, out = self._zeros("d", 1), self._zeros("d", model.OUTPUTS)
+        for alone[0], then in waiting:
+            self._advance(alone, then, self._keep_hour(), at, self._s, out)
+        self._waiting[at] = []
+
+    def _lay(self, at: int, seen: Sequence[float]) -> None:
+        n, own = self._s.channel, at * model.NUMBERS
+        n[own + model.LOWEST], n[own + model.HIGHEST] = min(seen), max(seen)
+        n[own + model.SPAN] = self.spans[at]
+        n[own + model.LO], n[own + model.WIDTH] = self._cells(at)
+        n[own + model.LAST] = n[own + model.BEFORE] = -1.0
+        # So that the channel counts as one with cells.
+        n[own + model.N] = 1.0
+
+    def _cells(self, at: int) -> tuple[float, float]:
+        """Where the cells of a channel begin, and their width, for all that it has shown."""
+        n, own = self._s.channel, at * model.NUMBERS
+        low, high = n[own + model.LOWEST], n[own + model.HIGHEST]
+        least = max(self.spans[at], FINEST, FINEST * max(abs(low), abs(high)))
+        if high <= low:
+            least = max(least, 2.0 * ALIKE * abs(low))
+        missing = max(least - (high - low), 0.0) / 2.0
+        low, high = low - missing, high + missing
+        margin = MARGIN * (high - low)
+        return low - margin, (high - low + 2.0 * margin) / model.INNER
+
+    def _lay_again(self, at: int) -> None:
+        """Lay the cells over what was seen by now; what a cell has learned goes to the one at its middle."""
+        s, own = self._s, at * model.NUMBERS
+        low, width = s.channel[own + model.LO], s.channel[own + model.WIDTH]
+        new_low, new_width = self._cells(at)
+        if (new_low, new_width) == (low, width):
+            return
+        middles = [low + (cell - 0.5) * width for cell in range(model.CELLS)]
+        moved = [model.cell_of(middle, new_low, new_width) for middle in middles]
+        first, cells = at * model.ROWS, model.CELLS
+        rows = {row: row for row in range(model.LAST_ROWS)}
+        rows.update({model.LAST_ROWS + cell: model.LAST_ROWS + moved[cell] for cell in range(cells)})
+        for before in range(cells):
+            for last in range(cells):
+                to = model.PAIR_ROWS + moved[before] * cells + moved[last]
+                rows[model.PAIR_ROWS + before * cells + last] = to
+        old: list[tuple[int, float, float, list[float]]] = []
+        for row in range(model.ROWS):
+            if s.total[first + row] > 0.0:
+                base = (first + row) * cells
+                weights = [float(w) for w in s.weights[base : base + cells]]
+                old.append((row, s.total[first + row], s.growth[first + row], weights))
+                for cell in range(cells):
+                    s.weights[base + cell] = 0.0
+                s.total[first + row] = s.growth[first + row] = 0.0
+        for row, total, growth, weights in old:
+            to = first + rows[row]
+            # In terms of what a visit adds now, which is another for each row.
+            s.growth[to] = 1.0
+            s.total[to] += total / growth
+            for cell, weight in enumerate(weights):
+                s.weights[to * cells + moved[cell]] += weight / growth
+        s.channel[own + model.LO], s.channel[own + model.WIDTH] = new_low, new_width
+        for place in (model.LAST, model.BEFORE):
+            cell = int(s.channel[own + place])
+            s.channel[own + place] = float(moved[cell]) if cell >= 0 else -1.0
+
+    def _channels(self, values: Sequence[float | None]) -> tuple[ChannelMoment, ...]:
+        told = [None if math.isnan(x) else x for x in self._out.tolist()]
+        size = model.OUTPUTS
+        return tuple(
+            [
+                ChannelMoment(name, value, told[at + 2], told[at + 3], told[at + 4], told[at + 1])
+                for name, value, at in zip(self.names, values, range(0, len(told), size), strict=True)
+            ]
+        )
+
+    def _hour(self, time_s: float | None) -> int:
+        """The hour of the day; on the way the usual interval is learned."""
+        if time_s is None:
+            return -1
+        if self._time_s is not None and 0.0 < time_s - self._time_s <= HOUR_S:
+            passed_s = time_s - self._time_s
+            self._interval_s += (passed_s - self._interval_s) * (0.01 if self._interval_s else 1.0)
+        self._time_s = time_s
+        return int(time_s % DAY_S // HOUR_S)
+
+    def _keep_hour(self) -> float:
+        visits = HOUR_DAYS * HOUR_S / self._interval_s if self._interval_s else model.MEMORY_ROWS
+        return 1.0 - 1.0 / min(max(visits, model.MEMORY_ROWS), HOUR_ROWS_LIMIT)
+
+    def _break(self) -> None:
+        for at in range(len(self.names)):
+            own = at * model.NUMBERS
+            self._s.channel[own + model.LAST] = self._s.channel[own + model.BEFORE] = -1.0
+
+    def _zeros(self, code: str, count: int) -> Any:  # noqa: ANN401 - an array of numbers
+        if self._machine is not None:
+            return self._machine.reals(count, single=code == "f")
+        return array(code, bytes(array(code).itemsize * count))
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values."""
+        numbers, window = list(map(float, self._s.channel)), list(map(float, self._s.window))
+        size = model.NUMBERS
         return {
-            "names": list(self.names),
-            "rows": self._rows,
-            "calm": self._calm,
-            "means": list(self._means),
-            "vars": list(self._vars),
-            "episode": None if self.episode is None else self.episode.model_dump(mode="json"),
+            "model": MODEL,
+            "channels": {
+                name: {
+                    "numbers": numbers[at * size : (at + 1) * size],
+                    "window": window[at * model.WINDOW : (at + 1) * model.WINDOW],
+                    "synapses": self._packed(at),
+                    "waiting": [list(of) for of in self._waiting[at]],
+                }
+                for at, name in enumerate(self.names)
+            },
+            "coincidence": {"numbers": numbers[-size:], "window": window[-model.WINDOW :]},
+            "rows": None
+            if self._rows is None
+            else [[[None if math.isnan(v) else v for v in row], hour] for row, hour in self._rows],
+            "time_s": self._time_s,
+            "interval_s": self._interval_s,
+            "episode": self._episodes.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; channels are found by name, new ones begin anew."""
-        self._rows = state["rows"]
-        self._calm = state["calm"]
+        """Go on from what `state` returned: channels are found by name, those it lacks begin anew.
+
+        The state of another model is left aside: what is normal is learned anew.
+        """
+        self.reset()
+        if state.get("model") != MODEL:
+            return
+        known = [name in state["channels"] for name in self.names]
         for at, name in enumerate(self.names):
-            if name in state["names"]:
-                there = state["names"].index(name)
-                self._means[at], self._vars[at] = state["means"][there], state["vars"][there]
-        self.episode = None if state["episode"] is None else Anomaly.from_dict(state["episode"])
+            if known[at]:
+                self._restore_channel(at, state["channels"][name])
+        if all(known) and len(known) == len(state["channels"]):
+            self._put(len(self.names), state["coincidence"])
+            self._episodes.restore(state["episode"])
+        if state["rows"] is None:
+            self._rows = None
+        elif list(state["channels"]) == list(self.names):
+            self._rows = [([math.nan if v is None else v for v in row], hour) for row, hour in state["rows"]]
+        self._time_s = state["time_s"]
+        self._interval_s = float(state["interval_s"])
+
+    def _restore_channel(self, at: int, state: Mapping[str, Any]) -> None:
+        self._put(at, state)
+        self._waiting[at] = [(float(value), int(hour)) for value, hour in state["waiting"]]
+        packed = _unpacked(state["synapses"])
+        first = at * model.ROWS
+        for row, total, growth, weights in packed:
+            self._s.total[first + row] = total
+            self._s.growth[first + row] = growth
+            for cell, weight in enumerate(weights):
+                self._s.weights[(first + row) * model.CELLS + cell] = weight
+
+    def _put(self, at: int, state: Mapping[str, Any]) -> None:
+        for place, number in enumerate(_floats(state["numbers"], model.NUMBERS)):
+            self._s.channel[at * model.NUMBERS + place] = number
+        for place, number in enumerate(_floats(state["window"], model.WINDOW)):
+            self._s.window[at * model.WINDOW + place] = number
+
+    def _packed(self, at: int) -> str:
+        """The rows that have learned something: number, sum and growth as doubles, weights in single."""
+        first, cells = at * model.ROWS, model.CELLS
+        sums, weights = array("d"), array("f")
+        for row in range(model.ROWS):
+            total = self._s.total[first + row]
+            if total > 0.0:
+                sums.extend((row, total, self._s.growth[first + row]))
+                base = (first + row) * cells
+                weights.extend(self._s.weights[base : base + cells])
+        if BIG_ENDIAN:
+            sums.byteswap()
+            weights.byteswap()
+        data = len(sums).to_bytes(4, "little") + sums.tobytes() + weights.tobytes()
+        return base64.b85encode(zlib.compress(data, 1)).decode("ascii")
+
+
+MODEL = 1
+"""Which model a state is of: one that means something else takes the next number."""
+
+BIG_ENDIAN = array("h", [1]).tobytes() == b"\x00\x01"
+
+_PACKED_LIMIT = 4 + model.ROWS * (3 * 8 + model.CELLS * 4)
+
+
+def _floats(values: Sequence[Any], count: int) -> list[float]:
+    if len(values) != count:
+        raise InvalidValueError("SurpriseDetector.restore", len(values), f"{count} numbers")
+    return [float(value) for value in values]
+
+
+def _unpacked(text: str) -> list[tuple[int, float, float, list[float]]]:
+    """The rows of a channel: number, sum, growth, weights.
+
+    Raises:
+        InvalidValueError: the text is none that `_packed` wrote.
+    """
+    try:
+        data = zlib.decompressobj().decompress(base64.b85decode(text), _PACKED_LIMIT + 1)
+    except (ValueError, binascii.Error, zlib.error) as error:
+        raise InvalidValueError("SurpriseDetector.restore.synapses", str(error), "packed synapses") from None
+    count = int.from_bytes(data[:4], "little")
+    sums, weights = array("d"), array("f")
+    ends = 4 + 8 * count
+    rows = count // 3
+    if len(data) > _PACKED_LIMIT or count % 3 or len(data) != ends + rows * model.CELLS * 4:
+        raise InvalidValueError("SurpriseDetector.restore.synapses", len(data), "as many bytes as rows need")
+    sums.frombytes(data[4:ends])
+    weights.frombytes(data[ends:])
+    if BIG_ENDIAN:
+        sums.byteswap()
+        weights.byteswap()
+    found = []
+    for at in range(rows):
+        number, total, growth = sums[3 * at : 3 * at + 3]
+        if not (0 <= number < model.ROWS) or not (total > 0.0 and growth > 0.0):
+            raise InvalidValueError("SurpriseDetector.restore.synapses", number, "a row that there is")
+        found.append(
+            (int(number), total, growth, weights[at * model.CELLS : (at + 1) * model.CELLS].tolist())
+        )
+    return found

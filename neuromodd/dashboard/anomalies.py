@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from neuromodd.core.surprise import Anomaly, ChannelMoment, Moment
+from neuromodd.core.anomaly import Anomaly, ChannelMoment, Moment
 
 KEPT = 200
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from neuromodd.core.anomaly import Moment
 from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.diagnostics import Fault, FaultClass
 from neuromodd.core.encoding import CHANNELS, DRIVES
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import Setpoints
 from neuromodd.core.rewards import KINDS, BreakthroughFound, RewardEvent, WorkAccepted
-from neuromodd.core.surprise import Moment, SurpriseParameters
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.dashboard.anomalies import Anomalies
 from neuromodd.dashboard.fold import COLUMNS_MAX, Columns, Fold
 from neuromodd.dashboard.series import READINGS, hottest_celsius

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from neuromodd.core.anomaly import ChannelMoment, probability
 from neuromodd.core.encoding import CHANNELS, ROOM_CELSIUS
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.modulators import Setpoints, hot_limit, temperature_sensors
-from neuromodd.core.surprise import ChannelMoment, probability
 from neuromodd.dashboard.digest import (
     ERROR_FROM,
     ERROR_TOTAL_AT,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from neuromodd.core.anomaly import probability
 from neuromodd.core.encoding import CHANNELS
-from neuromodd.core.surprise import probability
 from neuromodd.dashboard.history import UNITS
 
 USUAL = 0.1

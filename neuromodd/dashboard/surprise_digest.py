@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromodd.core.surprise import Anomaly, ChannelMoment, Moment
+from neuromodd.core.anomaly import Anomaly, ChannelMoment, Moment
 from neuromodd.dashboard.fold import COLUMNS_MAX, Columns, Fold
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from neuromodd.core.surprise import Anomaly
+from neuromodd.core.anomaly import Anomaly
 from neuromodd.dashboard import report, traces
 from neuromodd.dashboard.canvas import (
     DPI,

@@ -24,11 +24,12 @@ import structlog
 
 from neuromodd import __version__
 from neuromodd.config import WebSettings
+from neuromodd.core.anomaly import Anomaly
 from neuromodd.core.brain import Tick
 from neuromodd.core.encoding import CHANNELS
 from neuromodd.core.messages import Message, anomaly_event, encoded, fault_event, reward_event
 from neuromodd.core.payloads import WebHealth
-from neuromodd.core.surprise import Anomaly, SurpriseParameters
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.dashboard.history import LIF_LIMIT, WINDOW_S, History, Snapshot
 from neuromodd.dashboard.strange import unit_of
 from neuromodd.errors import MissingExtraError

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from neuromodd.compression import ZSTD_MAGIC
+from neuromodd.core.anomaly import Anomaly, Moment
 from neuromodd.core.engine import numba_installed
-from neuromodd.core.surprise import (
-    Anomaly,
-    Moment,
-    SurpriseDetector,
-    SurpriseParameters,
-)
+from neuromodd.core.surprise import SurpriseDetector, SurpriseParameters
 from neuromodd.detect.csv_rows import CsvRows
 from neuromodd.detect.frame_rows import FrameRows
 from neuromodd.detect.rows import Row, Rows

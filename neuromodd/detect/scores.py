@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from neuromodd.core.surprise import Moment
+from neuromodd.core.anomaly import Moment
 from neuromodd.detect.rows import Row
 from neuromodd.outputs import is_stdout, replacing
 from neuromodd.replay import naming

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from neuromodd.core.surprise import Anomaly, probability
+from neuromodd.core.anomaly import Anomaly, probability
 from neuromodd.dashboard import report
 from neuromodd.detect.rows import Row, Rows
 from neuromodd.outputs import Bar

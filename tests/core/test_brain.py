@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from neuromodd.core.anomaly import Anomaly
 from neuromodd.core.brain import FAULT_STRESS, Brain, BrainParameters, Phasic, Tick
 from neuromodd.core.diagnostics import FaultClass, FaultParameters
 from neuromodd.core.fpga import FpgaMetrics
@@ -37,7 +38,7 @@ from neuromodd.core.messages import (
 from neuromodd.core.modulators import NeuroModulators, Setpoints
 from neuromodd.core.parameters import EngineConfig
 from neuromodd.core.rewards import BreakthroughFound, RewardParameters, SourceSwitch, WorkAccepted
-from neuromodd.core.surprise import Anomaly, SurpriseParameters
+from neuromodd.core.surprise import SurpriseParameters
 from neuromodd.errors import CheckpointMismatchError, InvalidValueError
 
 MakeFrame = Callable[..., TelemetryFrame]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from pydantic import BaseModel
 
+from neuromodd.core.anomaly import Anomaly, AnomalyChannel, ChannelMoment, Moment
 from neuromodd.core.brain import Brain, BrainParameters, Tick
 from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
 from neuromodd.core.encoding import CHANNELS
@@ -44,14 +45,7 @@ from neuromodd.core.record import JsonModel, Record
 from neuromodd.core.requests import Reply
 from neuromodd.core.rewards import EPOCH, BreakthroughFound, RewardEvent, SourceSwitch, WorkAccepted
 from neuromodd.core.schemas import schema
-from neuromodd.core.surprise import (
-    DEFAULT_CHANNELS,
-    Anomaly,
-    AnomalyChannel,
-    ChannelMoment,
-    Moment,
-    SurpriseParameters,
-)
+from neuromodd.core.surprise import DEFAULT_CHANNELS, SurpriseParameters
 from neuromodd.errors import InvalidRecordError
 
 MakeFrame = Callable[..., TelemetryFrame]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from measured import START
 
-from neuromodd.core.surprise import Anomaly, AnomalyChannel, ChannelMoment, Moment
+from neuromodd.core.anomaly import Anomaly, AnomalyChannel, ChannelMoment, Moment
 from neuromodd.dashboard import surprise_plot
 from neuromodd.dashboard.surprise_digest import EPISODES_KEPT, SurpriseDigest
 from neuromodd.errors import InvalidValueError

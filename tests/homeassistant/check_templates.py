@@ -14,11 +14,11 @@ from documents import EVERYTHING, announced, parsed
 from home import at_home
 from homeassistant.helpers.template import Template
 
+from neuromodd.core.anomaly import Anomaly, AnomalyChannel, Moment
 from neuromodd.core.brain import Brain
 from neuromodd.core.diagnostics import Evidence, Fault, FaultClass
 from neuromodd.core.frame import TelemetryFrame
 from neuromodd.core.messages import anomaly_event, fault_event, state_message
-from neuromodd.core.surprise import Anomaly, AnomalyChannel, Moment
 
 COMPONENTS: dict[str, dict[str, Any]] = parsed(announced(EVERYTHING))["cmps"]
 AMD, NVIDIA = sorted(key.removesuffix("_lost") for key in COMPONENTS if key.endswith("_lost"))

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from harness import Mosquitto
 
+from neuromodd.core.anomaly import Anomaly, Moment
 from neuromodd.core.brain import Brain, Tick
 from neuromodd.core.frame import CpuSample, GpuSample, TelemetryFrame
 from neuromodd.core.rewards import WorkAccepted
-from neuromodd.core.surprise import Anomaly, Moment
 
 START = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 
