@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -116,32 +116,47 @@ class Episodes:
         self,
         surprise: float | None,
         channels: Sequence[ChannelMoment],
+        strangest: Callable[[int], ChannelMoment],
         now: datetime | None,
         threshold: float,
     ) -> tuple[float | None, Anomaly | None]:
         """The score of a moment, and the episode that begins or ends with it.
 
         A moment that nothing can be said of neither begins an episode nor calms one.
+
+        Args:
+            surprise: of all channels.
+            channels: each of them.
+            strangest: what a channel, by its place, was at its strangest in the rows that surprise is of.
+            now: the moment's time.
+            threshold: surprise from which an episode begins.
         """
         if surprise is None:
             return None, None
         calm = CALM_SHARE * threshold
         if self.current is None:
-            return surprise, self._begin(surprise, channels, now, calm) if surprise >= threshold else None
+            return surprise, self._begin(
+                surprise, channels, strangest, now, calm
+            ) if surprise >= threshold else None
         self._highest = max(self._highest, surprise)
         if surprise >= calm:
-            self._remember(channels, calm)
+            self._remember(channels, strangest, calm)
         self._calm = 0 if surprise >= calm else self._calm + 1
         return min(surprise, calm), self._end(now) if self._calm >= CALM_ROWS else None
 
     def _begin(
-        self, surprise: float, channels: Sequence[ChannelMoment], now: datetime | None, calm: float
+        self,
+        surprise: float,
+        channels: Sequence[ChannelMoment],
+        strangest: Callable[[int], ChannelMoment],
+        now: datetime | None,
+        calm: float,
     ) -> Anomaly:
         self._calm, self._highest, self._strangest = 0, surprise, {}
-        self._remember(channels, calm)
+        self._remember(channels, strangest, calm)
         if not self._strangest:
             # None of them is strange alone: what is strange is that they are so together.
-            self._remember(sorted(channels, key=lambda of: -(of.surprise or 0.0))[:3], 0.0)
+            self._remember(channels, strangest, 0.0)
         told = self._told()
         self.current = Anomaly(
             phase="begin",
@@ -173,13 +188,16 @@ class Episodes:
             }
         )
 
-    def _remember(self, channels: Sequence[ChannelMoment], least: float) -> None:
-        for of in channels:
+    def _remember(
+        self, channels: Sequence[ChannelMoment], strangest: Callable[[int], ChannelMoment], least: float
+    ) -> None:
+        for at, of in enumerate(channels):
             if of.surprise is None or of.surprise < least:
                 continue
             before = self._strangest.get(of.name)
             if before is None or of.surprise > before.surprise:
-                self._strangest[of.name] = AnomalyChannel(**of._asdict())
+                told = strangest(at)._replace(surprise=of.surprise)
+                self._strangest[of.name] = AnomalyChannel(**told._asdict())
 
     def _told(self) -> tuple[AnomalyChannel, ...]:
         return tuple(sorted(self._strangest.values(), key=lambda of: -of.surprise)[:CHANNELS_TOLD])

@@ -64,7 +64,8 @@ TOLERANCE = 0.05
 """Share of the range by which a value must be outside."""
 
 MEMORY_ROWS = 1000.0
-"""Visits that the synapses of a last cell or a pair remember."""
+KEEP = 1.0 - 1.0 / MEMORY_ROWS
+"""Visits that the synapses of a last cell or a pair remember, and what one leaves of them."""
 
 USUAL_ROWS = 8640.0
 """Rows that the usual mean error remembers."""
@@ -78,13 +79,16 @@ STRONG = 1e6
 """A synapse that grows by so much is scaled back, and its row with it."""
 
 N, LO, WIDTH, LAST, BEFORE, LOWEST, HIGHEST, SPAN, FIRST, USUAL, VARIANCE, AT, HELD, COUNT = range(14)
+SUM, USUAL_SUM, AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range(14, 22)
 """Numbers of a channel (`State.channel`).
 
 Rows taken in, 0 before there are cells; the cells' lower end and width; last cell and the one before, -1 for
-none; lowest and highest value; the least span that counts; rows that count for the usual errors from here on;
-mean and variance of the means; place in the window, errors in it, means taken in.
+none; lowest and highest value; the least span that counts; means after which the usual ones begin to be
+learned; their mean and variance; place in the window, errors in it, means taken in; the sum of the window, and
+with each error 1 at most. Then the strangest value of the last rows: how long ago it was, its error, it, what
+was expected of it.
 """
-NUMBERS = COUNT + 1
+NUMBERS = THEN_HIGH + 1
 
 ERROR, SURPRISE, EXPECTED, LOW, HIGH = range(5)
 OUTPUTS = HIGH + 1
@@ -98,6 +102,8 @@ class State(NamedTuple):
         weights: single precision, (C, ROWS, CELLS).
         total: the sum of what a row of them was given, (C, ROWS).
         growth: what a full activity adds to a row of them; it grows where they would decay, (C, ROWS).
+        begin: the first cell of a row that has a synapse, CELLS if there is none, (C, ROWS).
+        end: the cell after the last, 0 likewise, (C, ROWS).
         channel: NUMBERS of each, (C + 1, NUMBERS).
         window: the last errors, (C + 1, WINDOW).
         mixture: room to work in, (CELLS,).
@@ -106,6 +112,8 @@ class State(NamedTuple):
     weights: MutableSequence[float]
     total: MutableSequence[float]
     growth: MutableSequence[float]
+    begin: MutableSequence[int]
+    end: MutableSequence[int]
     channel: MutableSequence[float]
     window: MutableSequence[float]
     mixture: MutableSequence[float]
@@ -133,12 +141,12 @@ def advance(
         values: of the channels from `from_channel` on; NaN where one is missing.
         hour: of the day, -1 if it is not known.
         keep_hour: what a visit leaves of the synapses of an hour.
-        from_channel: the first channel.
+        from_channel: the first channel; of a part of the channels there is no coincidence.
         s: moves on; channels without cells stay as they are.
         out: OUTPUTS of each of these channels, set.
 
     Returns:
-        The mean error of those that are known, NaN if there is none.
+        The surprise of all, NaN if it is not known.
     """
     errors = 0.0
     known = 0
@@ -150,7 +158,19 @@ def advance(
             errors += error if error < 1.0 else 1.0
             known += 1
             out[j * OUTPUTS + SURPRISE] = likelihood(c, error, MEAN_FLOOR, VARIANCE_FLOOR, s)
-    return errors / known if known else math.nan
+    all_channels = len(s.channel) // NUMBERS - 1
+    if known == 0 or len(values) < all_channels:
+        return math.nan
+    return likelihood(all_channels, errors / known, MEAN_FLOOR / known, VARIANCE_FLOOR / known, s)
+
+
+def row_of(context: int, last: int, before: int, hour: int) -> int:
+    """Where the synapses of a context lie, -1 if it does not hold."""
+    if context == 0:
+        return LAST_ROWS + last if last >= 0 else -1
+    if context == 1:
+        return PAIR_ROWS + before * CELLS + last if before >= 0 and last >= 0 else -1
+    return HOUR_ROWS + hour if hour >= 0 else -1
 
 
 def learn(
@@ -159,8 +179,8 @@ def learn(
     """Take in one value of one channel; its error, NaN if nothing can be said."""
     n = s.channel
     own = c * NUMBERS
-    for i in range(OUTPUTS):
-        out[to + i] = math.nan
+    for i in range(to, to + OUTPUTS):
+        out[i] = math.nan
     if n[own + N] == 0.0:
         return math.nan
     if value != value:  # noqa: PLR0124 - NaN: it is missing
@@ -176,86 +196,79 @@ def learn(
     left = int(place)
     right = left + 1 if left < CELLS - 1 else left
     share = place - left
+    lower = cell - 1 if cell > 0 else 0
+    upper = cell + 1 if cell < CELLS - 1 else cell
 
-    # What each context that holds expected, before it learns.
     mixture = s.mixture
-    for d in range(CELLS):
-        mixture[d] = 0.0
     likely = 0.0
     asked = 0
-    mixed = 0
+    begin = CELLS
+    end = 0
     for context in range(3):
-        if context == 0:
-            row = LAST_ROWS + last if last >= 0 else -1
-        elif context == 1:
-            row = PAIR_ROWS + before * CELLS + last if before >= 0 and last >= 0 else -1
-        else:
-            row = HOUR_ROWS + hour if hour >= 0 else -1
+        row = row_of(context, last, before, hour)
         if row >= 0:
             at = c * ROWS + row
+            base = at * CELLS
             total = s.total[at]
+            growth = s.growth[at]
+            # What the context expected, before it learns.
             if total > 0.0:
-                base = at * CELLS
-                weights = s.weights[base : base + CELLS]
-                here = weights[left] * (1.0 - share) + weights[right] * share
+                weights = s.weights
+                here = weights[base + left] * (1.0 - share) + weights[base + right] * share
                 below = 0.0
                 scale = 1.0 / total
-                for d in range(CELLS):
-                    w = weights[d]
-                    if w > 0.0:
-                        below += w if w < here else here
-                        mixture[d] += w * scale
-                p = below / (total + s.growth[at])
+                first, after = s.begin[at], s.end[at]
+                for d in range(first, after):
+                    w = weights[base + d]
+                    below += w if w < here else here
+                    mixture[d] += w * scale
+                begin = first if first < begin else begin
+                end = after if after > end else end
+                p = below / (total + growth)
                 likely += p if p < 1.0 else 1.0
-                mixed += 1
                 asked += 1
             elif context != 2:  # noqa: PLR2004 - the hour
                 # A cell, or two, that nothing ever followed: that itself is new. A new hour is not.
                 asked += 1
-
-    error = math.nan
-    if asked:
-        p = likely / asked
-        if p <= LEAST:
-            error = 1.0
-        else:
-            error = -math.log10(p) / FAR
-            error *= error
-        reach = n[own + HIGHEST] - n[own + LOWEST]
-        reach = TOLERANCE * (reach if reach > n[own + SPAN] else n[own + SPAN])
-        if reach > 0.0 and (value > n[own + HIGHEST] + reach or value < n[own + LOWEST] - reach):
-            error = OUTSIDE
-    if mixed:
-        expect(low, width, n[own + LOWEST], n[own + HIGHEST], mixture, to, out)
-    out[to + ERROR] = error
-
-    # Hebb's rule.
-    for context in range(3):
-        keep = 1.0 - 1.0 / MEMORY_ROWS
-        if context == 0:
-            row = LAST_ROWS + last if last >= 0 else -1
-        elif context == 1:
-            row = PAIR_ROWS + before * CELLS + last if before >= 0 and last >= 0 else -1
-        else:
-            row = HOUR_ROWS + hour if hour >= 0 else -1
-            keep = keep_hour
-        if row >= 0:
-            at = c * ROWS + row
-            base = at * CELLS
-            growth = s.growth[at] / keep if s.growth[at] > 0.0 else 1.0
+            # Hebb's rule.
+            growth = growth / (keep_hour if context == 2 else KEEP) if growth > 0.0 else 1.0  # noqa: PLR2004
             if growth > STRONG:
-                for d in range(CELLS):
-                    s.weights[base + d] /= growth
+                for d in range(base, base + CELLS):
+                    s.weights[d] /= growth
                 s.total[at] /= growth
                 growth = 1.0
             s.growth[at] = growth
             s.total[at] += growth
             s.weights[base + cell] += 0.5 * growth
-            if cell > 0:
-                s.weights[base + cell - 1] += 0.25 * growth
-            if cell < CELLS - 1:
-                s.weights[base + cell + 1] += 0.25 * growth
+            if lower < cell:
+                s.weights[base + lower] += 0.25 * growth
+            if upper > cell:
+                s.weights[base + upper] += 0.25 * growth
+            s.begin[at] = min(s.begin[at], lower)
+            if upper >= s.end[at]:
+                s.end[at] = upper + 1
 
+    error = math.nan
+    if asked:
+        p = likely / asked
+        error = 1.0
+        if p > LEAST:
+            error = math.log10(p) / FAR
+            error *= error
+        reach = n[own + HIGHEST] - n[own + LOWEST]
+        reach = TOLERANCE * (reach if reach > n[own + SPAN] else n[own + SPAN])
+        if reach > 0.0 and (value > n[own + HIGHEST] + reach or value < n[own + LOWEST] - reach):
+            error = OUTSIDE
+    if end > begin:
+        expect(begin, end, low, width, n[own + LOWEST], n[own + HIGHEST], mixture, to, out)
+    out[to + ERROR] = error
+    age = n[own + AGE] + 1.0
+    n[own + AGE] = age
+    if error >= n[own + STRANGEST] or age >= WINDOW:
+        n[own + AGE] = 0.0
+        n[own + STRANGEST], n[own + THEN] = error, value
+        n[own + THEN_EXPECTED], n[own + THEN_LOW] = out[to + EXPECTED], out[to + LOW]
+        n[own + THEN_HIGH] = out[to + HIGH]
     n[own + N] += 1.0
     n[own + BEFORE], n[own + LAST] = float(last), float(cell)
     n[own + LOWEST] = min(n[own + LOWEST], value)
@@ -264,25 +277,31 @@ def learn(
 
 
 def expect(
+    begin: int,
+    end: int,
     low: float,
     width: float,
     lowest: float,
     highest: float,
-    mixture: Sequence[float],
+    mixture: MutableSequence[float],
     to: int,
     out: MutableSequence[float],
 ) -> None:
-    """The middle of what was expected, and the ends of its middle nine tenths; within what was ever seen."""
+    """The middle of what was expected, and the ends of its middle nine tenths; within what was ever seen.
+
+    The mixture is emptied.
+    """
     whole = 0.0
-    for d in range(CELLS):
+    for d in range(begin, end):
         whole += mixture[d]
     seen = 0.0
-    wanted = 0.05 * whole
     k = 0
-    for d in range(CELLS):
+    wanted = 0.05 * whole
+    for d in range(begin, end):
         w = mixture[d]
+        mixture[d] = 0.0
         seen += w
-        while k < 3 and seen >= wanted:  # noqa: PLR2004 - low, expected, high
+        while k < 3 and seen >= wanted and w > 0.0:  # noqa: PLR2004 - low, expected, high
             value = low + width * (d - (seen - wanted) / w)
             value = value if value > lowest else lowest
             value = value if value < highest else highest
@@ -304,19 +323,24 @@ def likelihood(c: int, error: float, mean_floor: float, variance_floor: float, s
     ring = c * WINDOW
     at = int(n[own + AT])
     held = n[own + HELD]
+    oldest = s.window[ring + at]
     s.window[ring + at] = error
     if held < WINDOW:
         held += 1.0
         n[own + HELD] = held
-    n[own + AT] = float(at + 1 if at < WINDOW - 1 else 0)
-    mean = 0.0
-    usual = 0.0
-    for i in range(WINDOW):
-        e = s.window[ring + i]
-        mean += e
-        usual += e if e < 1.0 else 1.0
-    mean /= held
-    usual /= held
+    if at < WINDOW - 1:
+        n[own + AT] = at + 1.0
+        n[own + SUM] += error - oldest
+        n[own + USUAL_SUM] += (error if error < 1.0 else 1.0) - (oldest if oldest < 1.0 else 1.0)
+    else:
+        # Once around they are added up anew: rounding errors don't gather.
+        n[own + AT] = n[own + SUM] = n[own + USUAL_SUM] = 0.0
+        for i in range(ring, ring + WINDOW):
+            e = s.window[i]
+            n[own + SUM] += e
+            n[own + USUAL_SUM] += e if e < 1.0 else 1.0
+    mean = n[own + SUM] / held
+    usual = n[own + USUAL_SUM] / held
     count = n[own + COUNT]
     n[own + COUNT] = count + 1.0
     surprise = math.nan

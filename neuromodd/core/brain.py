@@ -51,7 +51,7 @@ from neuromodd.core.rewards import (
     stamped,
 )
 from neuromodd.core.surprise import SurpriseDetector, SurpriseParameters
-from neuromodd.core.watched import check_names, readings
+from neuromodd.core.watched import check_names, readings, span
 from neuromodd.errors import InvalidValueError
 
 TIMING_NEURON = 4
@@ -76,6 +76,27 @@ confidence, from the very tick that shows it. A lack of sensors raises nothing.
 
 SURPRISE_RELOADABLE = ("threshold", "feedback")
 """Of the settings of surprise, those that a running brain takes over."""
+
+UNUSUAL = 0.3
+"""Surprise from which uncertainty is unexpected: one normal moment in a thousand is as strange."""
+
+UNCERTAIN_ACETYLCHOLINE = 0.3
+UNCERTAIN_CORTISOL = 0.2
+"""What full unexpected uncertainty raises phasic acetylcholine and cortisol to, if they are lower.
+
+After Yu and Dayan (2005), "Uncertainty, neuromodulation, and attention", Neuron 46: the brain expects some
+uncertainty, which a context's usual errors measure, and is set to learn by what goes beyond it. There
+norepinephrine signals the latter and works together with acetylcholine, which holds the former; here there is
+none, and cortisol stands for its arousal. With the surprise of all s,
+
+    u = max(0, (s - 0.3) / 0.7)
+    phasic acetylcholine <- max(phasic acetylcholine, 0.3 u)
+    phasic cortisol      <- max(phasic cortisol, 0.2 u)
+
+s itself is the error in terms of the expected uncertainty (its usual mean and variance). Acetylcholine slows
+the leak of the membranes: inputs count longer, neurons fire more, and STDP has more pairs to learn from, so
+that the network learns faster while the host is not what it was.
+"""
 
 STRESS_LEVEL = 0.5
 REWARD_LEVEL = 0.6
@@ -114,6 +135,17 @@ class Phasic(Record):
                 cortisol += SWITCH_STRESS
         return Phasic(
             dopamine=_signed(dopamine), cortisol=_signed(cortisol), acetylcholine=_signed(acetylcholine)
+        )
+
+    def unsettled(self, surprise: float) -> Phasic:
+        """These parts under a surprise of all, as at `UNCERTAIN_CORTISOL`."""
+        unexpected = (surprise - UNUSUAL) / (1.0 - UNUSUAL)
+        if unexpected <= 0.0:
+            return self
+        return Phasic(
+            dopamine=self.dopamine,
+            cortisol=max(self.cortisol, UNCERTAIN_CORTISOL * unexpected),
+            acetylcholine=max(self.acetylcholine, UNCERTAIN_ACETYLCHOLINE * unexpected),
         )
 
     def decayed(self, dt_s: float) -> Phasic:
@@ -227,7 +259,8 @@ class Brain:
         surprise = self.parameters.surprise
         if not surprise.enabled:
             return None
-        return SurpriseDetector(surprise.channels, surprise, compiled=self._compiled)
+        spans = [span(name) for name in surprise.channels]
+        return SurpriseDetector(surprise.channels, surprise, spans=spans, compiled=self._compiled)
 
     def configure(
         self,
@@ -325,6 +358,8 @@ class Brain:
         self._phasic = self._phasic.decayed(elapsed_s)
         for event in events:
             self._phasic = self._phasic.after(event)
+        if moment is not None and moment.surprise is not None and self.parameters.surprise.feedback:
+            self._phasic = self._phasic.unsettled(moment.surprise)
         levels = _levels(self._tonic, self._phasic)
         phasic = self._phasic
         result = self.engine.tick(

@@ -33,9 +33,9 @@ def zeros(count: int, kind: type) -> Any:  # noqa: ANN401 - see above
     return np.zeros(count, dtype=kind)
 
 
-def reals(count: int, *, single: bool) -> Any:  # noqa: ANN401 - see above
-    """An array of so many zeros, in single or double precision."""
-    return np.zeros(count, dtype=np.float32 if single else np.float64)
+def numbers(count: int, code: str) -> Any:  # noqa: ANN401 - see above
+    """An array of so many zeros, of a type code of the module array."""
+    return np.zeros(count, dtype=code)
 
 
 # With numpy's error model a division needs no branch; the dynamics never divide by zero.
@@ -50,7 +50,13 @@ for _inner in (
     register_jitable(error_model="numpy")(_inner)
 
 
-for _part in (associations.cell_of, associations.learn, associations.expect, associations.likelihood):
+for _part in (
+    associations.cell_of,
+    associations.row_of,
+    associations.learn,
+    associations.expect,
+    associations.likelihood,
+):
     register_jitable(error_model="numpy")(_part)
 
 
@@ -79,6 +85,3 @@ run = _Machine(dynamics.run)
 
 associate = _Machine(associations.advance)
 """`associations.advance`."""
-
-compare = _Machine(associations.likelihood)
-"""`associations.likelihood`."""

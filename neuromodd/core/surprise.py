@@ -19,7 +19,7 @@ from pydantic import Field
 
 from neuromodd.core import associations as model
 from neuromodd.core.anomaly import Anomaly, ChannelMoment, Episodes, Moment
-from neuromodd.core.record import Ratio, Record
+from neuromodd.core.record import Record
 from neuromodd.errors import InvalidValueError
 
 DEFAULT_CHANNELS = (
@@ -70,12 +70,7 @@ class SurpriseParameters(Record):
         default=DEFAULT_CHANNELS, description="what is watched: names of channels, or fields of the frame"
     )
     threshold: float = Field(default=0.5, gt=0.0, le=1.0, description="surprise from which an anomaly begins")
-    acetylcholine_gain: Ratio = Field(
-        default=0.3, description="acetylcholine that full unexpected uncertainty raises; 0 is off"
-    )
-    cortisol_gain: Ratio = Field(
-        default=0.2, description="cortisol that full unexpected uncertainty raises; 0 is off"
-    )
+    feedback: bool = Field(default=True, description="unexpected uncertainty raises acetylcholine, cortisol")
 
 
 class SurpriseDetector:
@@ -117,7 +112,6 @@ class SurpriseDetector:
 
             self._machine = machine_code()
         self._advance = model.advance if self._machine is None else self._machine.associate
-        self._likelihood = model.likelihood if self._machine is None else self._machine.compare
         self.reset()
 
     @property
@@ -137,12 +131,17 @@ class SurpriseDetector:
             weights=self._zeros("f", channels * model.ROWS * model.CELLS),
             total=self._zeros("d", channels * model.ROWS),
             growth=self._zeros("d", channels * model.ROWS),
+            begin=self._zeros("b", channels * model.ROWS),
+            end=self._zeros("b", channels * model.ROWS),
             channel=self._zeros("d", (channels + 1) * model.NUMBERS),
             window=self._zeros("d", (channels + 1) * model.WINDOW),
             mixture=self._zeros("d", model.CELLS),
         )
+        self._row = self._machine.floats if self._machine is not None else _doubles
         self._out = self._zeros("d", channels * model.OUTPUTS)
         self._values = self._zeros("d", channels)
+        for at in range(channels * model.ROWS):
+            self._s.begin[at] = model.CELLS
         for at in range(channels + 1):
             own = at * model.NUMBERS
             self._s.channel[own + model.FIRST] = FIRST_ROWS // 2
@@ -152,6 +151,7 @@ class SurpriseDetector:
         self._time_s: float | None = None
         self._interval_s = 0.0
         self._episodes = Episodes()
+        self._settling = True
 
     def update(
         self, values: Sequence[float | None], time_s: float | None = None, *, gap: bool = False
@@ -170,11 +170,10 @@ class SurpriseDetector:
             raise InvalidValueError(
                 "SurpriseDetector.update.values", len(values), f"{len(self.names)} values"
             )
-        row = [math.nan if value is None else float(value) for value in values]
-        for value, name in zip(values, self.names, strict=True):
-            if value is not None and not math.isfinite(value):
-                raise InvalidValueError(f"SurpriseDetector.update.{name}", value, "a finite number, or None")
-        row = [min(max(value, -LARGEST), LARGEST) for value in row]
+        row = [math.nan if value is None else value for value in values]
+        if not math.isfinite(sum([value for value in values if value is not None])):
+            # Of numbers near the largest the sum is none, and of NaN and infinities.
+            row = [self._bounded(name, value) for name, value in zip(self.names, values, strict=True)]
         hour = self._hour(time_s)
         if gap:
             self._break()
@@ -184,7 +183,9 @@ class SurpriseDetector:
         if len(channels) == 1:
             surprise = channels[0].surprise
         now = None if time_s is None else datetime.fromtimestamp(time_s, UTC)
-        score, change = self._episodes.follow(surprise, channels, now, self.parameters.threshold)
+        score, change = self._episodes.follow(
+            surprise, channels, self._strangest, now, self.parameters.threshold
+        )
         return Moment(surprise, score, channels, change, self._episodes.current)
 
     def _learn(self, row: list[float], hour: int) -> float:
@@ -207,23 +208,37 @@ class SurpriseDetector:
                 total = self._step(values, then)
             return total
         total = self._step(row, hour)
+        if self._settling:
+            self._settle(row, hour)
+        return total
+
+    def _step(self, row: list[float], hour: int) -> float:
+        self._values[:] = self._row(row)
+        return float(self._advance(self._values, hour, self._keep_hour(), 0, self._s, self._out))
+
+    def _settle(self, row: Sequence[float], hour: int) -> None:
+        """Lay cells where it is time to; while a channel is absent it goes on waiting."""
+        self._settling = False
         for at, value in enumerate(row):
             count = self._s.channel[at * model.NUMBERS + model.N]
             if count in RELAID_ROWS:
                 self._lay_again(at)
             elif count == 0.0 and not math.isnan(value):
                 self._wait(at, value, hour)
-        return total
+            self._settling = self._settling or count < RELAID_ROWS[-1]
 
-    def _step(self, row: Sequence[float], hour: int) -> float:
-        for at, value in enumerate(row):
-            self._values[at] = value
-        error = float(self._advance(self._values, hour, self._keep_hour(), 0, self._s, self._out))
-        if math.isnan(error):
+    def _bounded(self, name: str, value: float | None) -> float:
+        if value is None:
             return math.nan
-        known = sum(1 for at in range(0, len(self._out), model.OUTPUTS) if not math.isnan(self._out[at]))
-        floors = model.MEAN_FLOOR / known, model.VARIANCE_FLOOR / known
-        return float(self._likelihood(len(self.names), error, *floors, self._s))
+        if not math.isfinite(value):
+            raise InvalidValueError(f"SurpriseDetector.update.{name}", value, "a finite number, or None")
+        return min(max(float(value), -LARGEST), LARGEST)
+
+    def _strangest(self, at: int) -> ChannelMoment:
+        """What a channel was at its strangest in the last rows."""
+        n, own = self._s.channel, at * model.NUMBERS
+        told = [None if math.isnan(x) else float(x) for x in n[own + model.THEN : own + model.NUMBERS]]
+        return ChannelMoment._make((self.names[at], *told, None))
 
     def _wait(self, at: int, value: float, hour: int) -> None:
         """Collect the first readings of a channel that was not there at the beginning."""
@@ -290,20 +305,19 @@ class SurpriseDetector:
             s.total[to] += total / growth
             for cell, weight in enumerate(weights):
                 s.weights[to * cells + moved[cell]] += weight / growth
+        for row in range(model.ROWS):
+            self._refresh_ends(at, row)
         s.channel[own + model.LO], s.channel[own + model.WIDTH] = new_low, new_width
         for place in (model.LAST, model.BEFORE):
             cell = int(s.channel[own + place])
             s.channel[own + place] = float(moved[cell]) if cell >= 0 else -1.0
 
     def _channels(self, values: Sequence[float | None]) -> tuple[ChannelMoment, ...]:
-        told = [None if math.isnan(x) else x for x in self._out.tolist()]
+        told = [None if x != x else x for x in self._out.tolist()]  # noqa: PLR0124 - NaN
         size = model.OUTPUTS
-        return tuple(
-            [
-                ChannelMoment(name, value, told[at + 2], told[at + 3], told[at + 4], told[at + 1])
-                for name, value, at in zip(self.names, values, range(0, len(told), size), strict=True)
-            ]
-        )
+        expected, low, high = told[model.EXPECTED :: size], told[model.LOW :: size], told[model.HIGH :: size]
+        rows = zip(self.names, values, expected, low, high, told[model.SURPRISE :: size], strict=True)
+        return tuple(map(ChannelMoment._make, rows))
 
     def _hour(self, time_s: float | None) -> int:
         """The hour of the day; on the way the usual interval is learned."""
@@ -324,9 +338,16 @@ class SurpriseDetector:
             own = at * model.NUMBERS
             self._s.channel[own + model.LAST] = self._s.channel[own + model.BEFORE] = -1.0
 
+    def _refresh_ends(self, at: int, row: int) -> None:
+        """Look anew where a row of synapses begins and ends."""
+        place = at * model.ROWS + row
+        weights = self._s.weights[place * model.CELLS : (place + 1) * model.CELLS]
+        told = [cell for cell, weight in enumerate(weights) if weight > 0.0]
+        self._s.begin[place], self._s.end[place] = (told[0], told[-1] + 1) if told else (model.CELLS, 0)
+
     def _zeros(self, code: str, count: int) -> Any:  # noqa: ANN401 - an array of numbers
         if self._machine is not None:
-            return self._machine.reals(count, single=code == "f")
+            return self._machine.numbers(count, code)
         return array(code, bytes(array(code).itemsize * count))
 
     def state(self) -> dict[str, Any]:
@@ -385,6 +406,7 @@ class SurpriseDetector:
             self._s.growth[first + row] = growth
             for cell, weight in enumerate(weights):
                 self._s.weights[(first + row) * model.CELLS + cell] = weight
+            self._refresh_ends(at, row)
 
     def _put(self, at: int, state: Mapping[str, Any]) -> None:
         for place, number in enumerate(_floats(state["numbers"], model.NUMBERS)):
@@ -415,6 +437,10 @@ MODEL = 1
 BIG_ENDIAN = array("h", [1]).tobytes() == b"\x00\x01"
 
 _PACKED_LIMIT = 4 + model.ROWS * (3 * 8 + model.CELLS * 4)
+
+
+def _doubles(values: Sequence[float]) -> array[float]:
+    return array("d", values)
 
 
 def _floats(values: Sequence[Any], count: int) -> list[float]:

@@ -33,6 +33,21 @@ CLOSE = 0.75
 By = Literal["", "name", "index"]
 Reader = Callable[[TelemetryFrame, Sequence[float | None]], float | None]
 
+SPANS = {
+    "_ratio": 0.05,
+    "_bytes_per_s": 100_000.0,
+    "_celsius": 2.0,
+    "_watts": 2.0,
+    "_volts": 0.02,
+    "_hz": 1e8,
+    "_rpm": 100.0,
+    "_ms": 5.0,
+    "load_1m": 0.2,
+    "interval_s": 0.05,
+    "context_switches_per_s": 500.0,
+}
+"""By the end of its name, the span within which a reading is idle noise on any machine."""
+
 _SUMS = ("network", "pressure")
 _OWN = ("interval_s", "lateness_ms")
 """Numbers of the frame itself; its others count on and on."""
@@ -66,6 +81,15 @@ def readings(
         InvalidValueError: a name is none of those that there are.
     """
     return tuple([read(frame, stimuli) for read in _readers(tuple(names))])
+
+
+def span(name: str) -> float:
+    """The least span of a reading that counts, in its own unit; 0 if any does."""
+    if name in CHANNELS or name == "pressure":
+        return SPANS["_ratio"]
+    if name == "network":
+        return SPANS["_bytes_per_s"]
+    return next((least for unit, least in SPANS.items() if name.endswith(unit)), 0.0)
 
 
 def expected_instead(name: str) -> str | None:

@@ -15,6 +15,7 @@ from neuromodd.compression import ZSTD_MAGIC
 from neuromodd.core.anomaly import Anomaly, Moment
 from neuromodd.core.engine import numba_installed
 from neuromodd.core.surprise import SurpriseDetector, SurpriseParameters
+from neuromodd.core.watched import span
 from neuromodd.detect.csv_rows import CsvRows
 from neuromodd.detect.frame_rows import FrameRows
 from neuromodd.detect.rows import Row, Rows
@@ -154,7 +155,8 @@ def _detector(rows: Rows, options: Options, note: Callable[[str], None]) -> Surp
     compiled = (long or None) if numba_installed() else False
 
     def made() -> SurpriseDetector:
-        return SurpriseDetector(rows.names, parameters, compiled=compiled)
+        spans = [span(name) for name in rows.names] if isinstance(rows, FrameRows) else ()
+        return SurpriseDetector(rows.names, parameters, spans=spans, compiled=compiled)
 
     detector = made()
     if isinstance(rows, FrameRows) and rows.state is not None and not options.fresh:
