@@ -2,8 +2,8 @@ r"""What follows what, of some channels, learned by Hebb's rule: `advance` takes
 
 Each channel is a population of place cells: CELLS - 2 of them share the span of its usual values evenly,
 one more at either end stands for all beyond. A value excites the cell it falls in by 1/2 and both neighbours
-by 1/4. Synapses lead to the cells from three contexts: the last cell, the last two cells, and the hour of the
-day. The synapses of a context that holds when a cell fires grow, and decay against it (Hebb's rule, with a
+by 1/4. Synapses lead to the cells from three contexts: the hour of the day, the last cell, and the last two
+cells. The synapses of a context that holds when a cell fires grow, and decay against it (Hebb's rule, with a
 bounded memory):
 
     w_rc <- (1 - 1 / tau) w_rc + a_c(x)        r the context's row, a_c the cell's activity
@@ -31,7 +31,7 @@ of one channel alone among so many. Errors that come together add up in it; thos
 Written as scalar loops over flat arrays, like `dynamics`: it runs as it stands, and compiles as it stands.
 """
 
-# ruff: noqa: FURB136 - a call of min or max costs more than what it compares
+# ruff: noqa: FURB136, PLR1730 - a call of min or max costs more than what it compares
 
 from __future__ import annotations
 
@@ -75,6 +75,9 @@ MEAN_FLOOR, VARIANCE_FLOOR = 0.03, 0.0003
 FLOOR = 1e-10
 """The least probability that is told apart."""
 
+KNOWN_VISITS = 20.0
+"""What is usual is told by the first context of so many visits: the hour, if it is known."""
+
 STRONG = 1e6
 """A synapse that grows by so much is scaled back, and its row with it."""
 
@@ -84,9 +87,9 @@ SUM, USUAL_SUM, AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range
 
 Rows taken in, 0 before there are cells; the cells' lower end and width; last cell and the one before, -1 for
 none; lowest and highest value; the least span that counts; means after which the usual ones begin to be
-learned; their mean and variance; place in the window, errors in it, means taken in; the sum of the window, and
-with each error 1 at most. Then the strangest value of the last rows: how long ago it was, its error, it, what
-was expected of it.
+learned; their mean and variance; place in the window, errors in it, means taken in; the sum of the window,
+and with each error 1 at most. Then the strangest value of the last rows: how long ago it was, its error, it,
+what was expected of it.
 """
 NUMBERS = THEN_HIGH + 1
 
@@ -106,7 +109,6 @@ class State(NamedTuple):
         end: the cell after the last, 0 likewise, (C, ROWS).
         channel: NUMBERS of each, (C + 1, NUMBERS).
         window: the last errors, (C + 1, WINDOW).
-        mixture: room to work in, (CELLS,).
     """
 
     weights: MutableSequence[float]
@@ -116,7 +118,6 @@ class State(NamedTuple):
     end: MutableSequence[int]
     channel: MutableSequence[float]
     window: MutableSequence[float]
-    mixture: MutableSequence[float]
 
 
 def cell_of(value: float, low: float, width: float) -> int:
@@ -165,12 +166,12 @@ def advance(
 
 
 def row_of(context: int, last: int, before: int, hour: int) -> int:
-    """Where the synapses of a context lie, -1 if it does not hold."""
+    """Where the synapses of a context lie: the hour, the last cell, the last two; -1 if it does not hold."""
     if context == 0:
-        return LAST_ROWS + last if last >= 0 else -1
+        return HOUR_ROWS + hour if hour >= 0 else -1
     if context == 1:
-        return PAIR_ROWS + before * CELLS + last if before >= 0 and last >= 0 else -1
-    return HOUR_ROWS + hour if hour >= 0 else -1
+        return LAST_ROWS + last if last >= 0 else -1
+    return PAIR_ROWS + before * CELLS + last if before >= 0 and last >= 0 else -1
 
 
 def learn(
@@ -199,11 +200,10 @@ def learn(
     lower = cell - 1 if cell > 0 else 0
     upper = cell + 1 if cell < CELLS - 1 else cell
 
-    mixture = s.mixture
+    weights = s.weights
     likely = 0.0
     asked = 0
-    begin = CELLS
-    end = 0
+    told = False
     for context in range(3):
         row = row_of(context, last, before, hour)
         if row >= 0:
@@ -213,38 +213,35 @@ def learn(
             growth = s.growth[at]
             # What the context expected, before it learns.
             if total > 0.0:
-                weights = s.weights
                 here = weights[base + left] * (1.0 - share) + weights[base + right] * share
                 below = 0.0
-                scale = 1.0 / total
-                first, after = s.begin[at], s.end[at]
-                for d in range(first, after):
-                    w = weights[base + d]
+                for w in weights[base + s.begin[at] : base + s.end[at]]:
                     below += w if w < here else here
-                    mixture[d] += w * scale
-                begin = first if first < begin else begin
-                end = after if after > end else end
+                if not told and total > KNOWN_VISITS * growth:
+                    expect(at, low, width, n[own + LOWEST], n[own + HIGHEST], s, to, out)
+                    told = True
                 p = below / (total + growth)
                 likely += p if p < 1.0 else 1.0
                 asked += 1
-            elif context != 2:  # noqa: PLR2004 - the hour
+            elif context > 0:
                 # A cell, or two, that nothing ever followed: that itself is new. A new hour is not.
                 asked += 1
             # Hebb's rule.
-            growth = growth / (keep_hour if context == 2 else KEEP) if growth > 0.0 else 1.0  # noqa: PLR2004
+            growth = growth / (keep_hour if context == 0 else KEEP) if growth > 0.0 else 1.0
             if growth > STRONG:
                 for d in range(base, base + CELLS):
-                    s.weights[d] /= growth
+                    weights[d] /= growth
                 s.total[at] /= growth
                 growth = 1.0
             s.growth[at] = growth
             s.total[at] += growth
-            s.weights[base + cell] += 0.5 * growth
+            weights[base + cell] += 0.5 * growth
             if lower < cell:
-                s.weights[base + lower] += 0.25 * growth
+                weights[base + lower] += 0.25 * growth
             if upper > cell:
-                s.weights[base + upper] += 0.25 * growth
-            s.begin[at] = min(s.begin[at], lower)
+                weights[base + upper] += 0.25 * growth
+            if lower < s.begin[at]:
+                s.begin[at] = lower
             if upper >= s.end[at]:
                 s.end[at] = upper + 1
 
@@ -259,8 +256,6 @@ def learn(
         reach = TOLERANCE * (reach if reach > n[own + SPAN] else n[own + SPAN])
         if reach > 0.0 and (value > n[own + HIGHEST] + reach or value < n[own + LOWEST] - reach):
             error = OUTSIDE
-    if end > begin:
-        expect(begin, end, low, width, n[own + LOWEST], n[own + HIGHEST], mixture, to, out)
     out[to + ERROR] = error
     age = n[own + AGE] + 1.0
     n[own + AGE] = age
@@ -277,43 +272,32 @@ def learn(
 
 
 def expect(
-    begin: int,
-    end: int,
+    at: int,
     low: float,
     width: float,
     lowest: float,
     highest: float,
-    mixture: MutableSequence[float],
+    s: State,
     to: int,
     out: MutableSequence[float],
 ) -> None:
-    """The middle of what was expected, and the ends of its middle nine tenths; within what was ever seen.
-
-    The mixture is emptied.
-    """
-    whole = 0.0
-    for d in range(begin, end):
-        whole += mixture[d]
+    """The middle of what a context expects, and where its middle nine tenths end; within what was ever seen."""
+    whole = s.total[at]
+    cell = s.begin[at]
     seen = 0.0
-    k = 0
     wanted = 0.05 * whole
-    for d in range(begin, end):
-        w = mixture[d]
-        mixture[d] = 0.0
+    k = LOW
+    for w in s.weights[at * CELLS + s.begin[at] : at * CELLS + s.end[at]]:
         seen += w
-        while k < 3 and seen >= wanted and w > 0.0:  # noqa: PLR2004 - low, expected, high
-            value = low + width * (d - (seen - wanted) / w)
+        while seen >= wanted and w > 0.0:
+            value = low + width * (cell - (seen - wanted) / w)
             value = value if value > lowest else lowest
-            value = value if value < highest else highest
-            if k == 0:
-                out[to + LOW] = value
-                wanted = 0.5 * whole
-            elif k == 1:
-                out[to + EXPECTED] = value
-                wanted = 0.95 * whole
-            else:
-                out[to + HIGH] = value
-            k += 1
+            out[to + k] = value if value < highest else highest
+            if k == HIGH:
+                return
+            wanted = (0.5 if k == LOW else 0.95) * whole
+            k = EXPECTED if k == LOW else HIGH
+        cell += 1
 
 
 def likelihood(c: int, error: float, mean_floor: float, variance_floor: float, s: State) -> float:

@@ -135,7 +135,6 @@ class SurpriseDetector:
             end=self._zeros("b", channels * model.ROWS),
             channel=self._zeros("d", (channels + 1) * model.NUMBERS),
             window=self._zeros("d", (channels + 1) * model.WINDOW),
-            mixture=self._zeros("d", model.CELLS),
         )
         self._row = self._machine.floats if self._machine is not None else _doubles
         self._out = self._zeros("d", channels * model.OUTPUTS)
