@@ -75,9 +75,6 @@ MEAN_FLOOR, VARIANCE_FLOOR = 0.03, 0.0003
 FLOOR = 1e-10
 """The least probability that is told apart."""
 
-KNOWN_VISITS = 20.0
-"""What is usual is told by the first context of so many visits: the hour, if it is known."""
-
 STRONG = 1e6
 """A synapse that grows by so much is scaled back, and its row with it."""
 
@@ -203,7 +200,7 @@ def learn(
     weights = s.weights
     likely = 0.0
     asked = 0
-    told = False
+    visits = 0.0
     for context in range(3):
         row = row_of(context, last, before, hour)
         if row >= 0:
@@ -217,9 +214,10 @@ def learn(
                 below = 0.0
                 for w in weights[base + s.begin[at] : base + s.end[at]]:
                     below += w if w < here else here
-                if not told and total > KNOWN_VISITS * growth:
+                if total > visits * growth:
+                    # What is usual is told by the context that is known best.
+                    visits = total / growth
                     expect(at, low, width, n[own + LOWEST], n[own + HIGHEST], s, to, out)
-                    told = True
                 p = below / (total + growth)
                 likely += p if p < 1.0 else 1.0
                 asked += 1
@@ -261,7 +259,7 @@ def learn(
     n[own + AGE] = age
     if error >= n[own + STRANGEST] or age >= WINDOW:
         n[own + AGE] = 0.0
-        n[own + STRANGEST], n[own + THEN] = error, value
+        n[own + STRANGEST], n[own + THEN] = (error if asked else -1.0), value
         n[own + THEN_EXPECTED], n[own + THEN_LOW] = out[to + EXPECTED], out[to + LOW]
         n[own + THEN_HIGH] = out[to + HIGH]
     n[own + N] += 1.0
@@ -281,8 +279,11 @@ def expect(
     to: int,
     out: MutableSequence[float],
 ) -> None:
-    """The middle of what a context expects, and where its middle nine tenths end; within what was ever seen."""
-    whole = s.total[at]
+    """The middle of what a context expects, and the ends of its middle nine tenths; within what was seen."""
+    # Less than the total: what a cell at an end would give to its neighbour beyond is lost.
+    whole = 0.0
+    for w in s.weights[at * CELLS + s.begin[at] : at * CELLS + s.end[at]]:
+        whole += w
     cell = s.begin[at]
     seen = 0.0
     wanted = 0.05 * whole

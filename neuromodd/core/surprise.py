@@ -351,10 +351,12 @@ class SurpriseDetector:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values."""
-        numbers, window = list(map(float, self._s.channel)), list(map(float, self._s.window))
+        numbers = [None if math.isnan(x) else float(x) for x in self._s.channel]
+        window = [float(x) for x in self._s.window]
         size = model.NUMBERS
         return {
             "model": MODEL,
+            "names": list(self.names),
             "channels": {
                 name: {
                     "numbers": numbers[at * size : (at + 1) * size],
@@ -381,17 +383,22 @@ class SurpriseDetector:
         self.reset()
         if state.get("model") != MODEL:
             return
-        known = [name in state["channels"] for name in self.names]
+        names = state["names"]
+        known = [name in names for name in self.names]
         for at, name in enumerate(self.names):
             if known[at]:
                 self._restore_channel(at, state["channels"][name])
-        if all(known) and len(known) == len(state["channels"]):
+        if all(known) and len(known) == len(names):
             self._put(len(self.names), state["coincidence"])
             self._episodes.restore(state["episode"])
         if state["rows"] is None:
             self._rows = None
-        elif list(state["channels"]) == list(self.names):
-            self._rows = [([math.nan if v is None else v for v in row], hour) for row, hour in state["rows"]]
+        else:
+            places = [names.index(name) if name in names else None for name in self.names]
+            self._rows = [
+                ([math.nan if at is None or row[at] is None else row[at] for at in places], hour)
+                for row, hour in state["rows"]
+            ]
         self._time_s = state["time_s"]
         self._interval_s = float(state["interval_s"])
 
@@ -445,7 +452,7 @@ def _doubles(values: Sequence[float]) -> array[float]:
 def _floats(values: Sequence[Any], count: int) -> list[float]:
     if len(values) != count:
         raise InvalidValueError("SurpriseDetector.restore", len(values), f"{count} numbers")
-    return [float(value) for value in values]
+    return [math.nan if value is None else float(value) for value in values]
 
 
 def _unpacked(text: str) -> list[tuple[int, float, float, list[float]]]:
