@@ -79,14 +79,15 @@ STRONG = 1e6
 """A synapse that grows by so much is scaled back, and its row with it."""
 
 N, LO, WIDTH, LAST, BEFORE, LOWEST, HIGHEST, SPAN, FIRST, USUAL, VARIANCE, AT, HELD, COUNT = range(14)
-SUM, USUAL_SUM, AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range(14, 22)
+SUM, USUAL_SUM, BEYOND, LATELY_LOWEST, LATELY_HIGHEST = range(14, 19)
+AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range(19, 25)
 """Numbers of a channel (`State.channel`).
 
 Rows taken in, 0 before there are cells; the cells' lower end and width; last cell and the one before, -1 for
 none; lowest and highest value; the least span that counts; means after which the usual ones begin to be
 learned; their mean and variance; place in the window, errors in it, means taken in; the sum of the window,
-and with each error 1 at most. Then the strangest value of the last rows: how long ago it was, its error, it,
-what was expected of it.
+and with each error 1 at most; the share of values beyond the cells; lowest and highest value of late. Then
+the strangest value of the last rows: how long ago it was, its error, it, what was expected of it.
 """
 NUMBERS = THEN_HIGH + 1
 
@@ -264,8 +265,14 @@ def learn(
         n[own + THEN_HIGH] = out[to + HIGH]
     n[own + N] += 1.0
     n[own + BEFORE], n[own + LAST] = float(last), float(cell)
-    n[own + LOWEST] = min(n[own + LOWEST], value)
-    n[own + HIGHEST] = max(n[own + HIGHEST], value)
+    n[own + BEYOND] *= KEEP
+    if cell == 0 or cell == CELLS - 1:
+        n[own + BEYOND] += 1.0 - KEEP
+    for low_of, high_of in ((LOWEST, HIGHEST), (LATELY_LOWEST, LATELY_HIGHEST)):
+        if value < n[own + low_of]:
+            n[own + low_of] = value
+        if value > n[own + high_of]:
+            n[own + high_of] = value
     return error
 
 

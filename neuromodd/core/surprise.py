@@ -41,6 +41,19 @@ FIRST_ROWS = 288
 RELAID_ROWS = (2 * FIRST_ROWS, 4 * FIRST_ROWS)
 """Readings after which they are laid anew, over all that was seen until then."""
 
+CHECK_ROWS = 60
+"""Rows from one look whether the cells still fit to the next."""
+
+BEYOND_SHARE = 0.2
+"""Of the last thousand readings beyond the cells: then these are laid over all that came of late."""
+
+WEEK_S = 7.0 * 86_400.0
+NARROWER = 4.0
+"""After a week whose readings would fit in cells so much narrower, a channel begins anew with such.
+
+Whoever starts with the host sees the rush of a start, and a disk's goes far beyond what follows.
+"""
+
 MARGIN = 0.25
 """Share of the range that they cover beyond it, at either end."""
 
@@ -151,6 +164,8 @@ class SurpriseDetector:
         self._interval_s = 0.0
         self._episodes = Episodes()
         self._settling = True
+        self._since_check = 0
+        self._week_s: float | None = None
 
     def update(
         self, values: Sequence[float | None], time_s: float | None = None, *, gap: bool = False
@@ -209,6 +224,10 @@ class SurpriseDetector:
         total = self._step(row, hour)
         if self._settling:
             self._settle(row, hour)
+        self._since_check += 1
+        if self._since_check >= CHECK_ROWS:
+            self._since_check = 0
+            self._check()
         return total
 
     def _step(self, row: list[float], hour: int) -> float:
@@ -225,6 +244,38 @@ class SurpriseDetector:
             elif count == 0.0 and not math.isnan(value):
                 self._wait(at, value, hour)
             self._settling = self._settling or count < RELAID_ROWS[-1]
+
+    def _check(self) -> None:
+        """Lay cells anew that do not fit any more."""
+        n = self._s.channel
+        week_over = self._time_s is not None and self._time_s - (self._week_s or 0.0) >= WEEK_S
+        for at in range(len(self.names)):
+            own = at * model.NUMBERS
+            if n[own + model.N] <= RELAID_ROWS[-1]:
+                continue
+            if n[own + model.BEYOND] > BEYOND_SHARE:
+                inner = n[own + model.LO], n[own + model.LO] + model.INNER * n[own + model.WIDTH]
+                n[own + model.LATELY_LOWEST] = min(n[own + model.LATELY_LOWEST], inner[0])
+                n[own + model.LATELY_HIGHEST] = max(n[own + model.LATELY_HIGHEST], inner[1])
+                self._lay_again(at)
+            elif week_over and self._week_s is not None:
+                if n[own + model.WIDTH] > NARROWER * self._cells(at)[1]:
+                    self._begin_anew(at)
+                    continue
+                n[own + model.LATELY_LOWEST], n[own + model.LATELY_HIGHEST] = math.inf, -math.inf
+        if self._week_s is None or week_over:
+            self._week_s = self._time_s
+
+    def _begin_anew(self, at: int) -> None:
+        """Forget a channel's synapses; it is silent until there are readings enough to lay cells anew."""
+        first, end = at * model.ROWS, (at + 1) * model.ROWS
+        for place in range(first, end):
+            self._s.total[place] = self._s.growth[place] = 0.0
+            self._s.begin[place], self._s.end[place] = model.CELLS, 0
+        for place in range(first * model.CELLS, end * model.CELLS):
+            self._s.weights[place] = 0.0
+        self._s.channel[at * model.NUMBERS + model.N] = 0.0
+        self._settling = True
 
     def _bounded(self, name: str, value: float | None) -> float:
         if value is None:
@@ -245,15 +296,24 @@ class SurpriseDetector:
         waiting.append((value, hour))
         if len(waiting) < FIRST_ROWS:
             return
-        self._lay(at, [value for value, _ in waiting])
+        self._lay(at, [reading for reading, _ in waiting])
         alone, out = self._zeros("d", 1), self._zeros("d", model.OUTPUTS)
-        for alone[0], then in waiting:
+        for reading, then in waiting:
+            alone[0] = reading
             self._advance(alone, then, self._keep_hour(), at, self._s, out)
         self._waiting[at] = []
 
     def _lay(self, at: int, seen: Sequence[float]) -> None:
         n, own = self._s.channel, at * model.NUMBERS
-        n[own + model.LOWEST], n[own + model.HIGHEST] = min(seen), max(seen)
+        low, high = min(seen), max(seen)
+        if n[own + model.COUNT] == 0.0:
+            n[own + model.LOWEST], n[own + model.HIGHEST] = low, high
+            n[own + model.LATELY_LOWEST], n[own + model.LATELY_HIGHEST] = low, high
+        else:
+            # It begins anew, with what is known of it.
+            n[own + model.LATELY_LOWEST] = min(n[own + model.LATELY_LOWEST], low)
+            n[own + model.LATELY_HIGHEST] = max(n[own + model.LATELY_HIGHEST], high)
+        n[own + model.BEYOND] = 0.0
         n[own + model.SPAN] = self.spans[at]
         n[own + model.LO], n[own + model.WIDTH] = self._cells(at)
         n[own + model.LAST] = n[own + model.BEFORE] = -1.0
@@ -261,9 +321,9 @@ class SurpriseDetector:
         n[own + model.N] = 1.0
 
     def _cells(self, at: int) -> tuple[float, float]:
-        """Where the cells of a channel begin, and their width, for all that it has shown."""
+        """Where the cells of a channel begin, and their width, for all that it has shown of late."""
         n, own = self._s.channel, at * model.NUMBERS
-        low, high = n[own + model.LOWEST], n[own + model.HIGHEST]
+        low, high = n[own + model.LATELY_LOWEST], n[own + model.LATELY_HIGHEST]
         least = max(self.spans[at], FINEST, FINEST * max(abs(low), abs(high)))
         if high <= low:
             least = max(least, 2.0 * ALIKE * abs(low))
@@ -276,6 +336,7 @@ class SurpriseDetector:
         """Lay the cells over what was seen by now; what a cell has learned goes to the one at its middle."""
         s, own = self._s, at * model.NUMBERS
         low, width = s.channel[own + model.LO], s.channel[own + model.WIDTH]
+        s.channel[own + model.BEYOND] = 0.0
         new_low, new_width = self._cells(at)
         if (new_low, new_width) == (low, width):
             return
@@ -351,7 +412,7 @@ class SurpriseDetector:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values."""
-        numbers = [None if math.isnan(x) else float(x) for x in self._s.channel]
+        numbers = [float(x) if math.isfinite(x) else _NAMED.get(x) for x in self._s.channel]
         window = [float(x) for x in self._s.window]
         size = model.NUMBERS
         return {
@@ -372,6 +433,8 @@ class SurpriseDetector:
             else [[[None if math.isnan(v) else v for v in row], hour] for row, hour in self._rows],
             "time_s": self._time_s,
             "interval_s": self._interval_s,
+            "since_check": self._since_check,
+            "week_s": self._week_s,
             "episode": self._episodes.state(),
         }
 
@@ -401,6 +464,8 @@ class SurpriseDetector:
             ]
         self._time_s = state["time_s"]
         self._interval_s = float(state["interval_s"])
+        self._since_check = int(state["since_check"])
+        self._week_s = state["week_s"]
 
     def _restore_channel(self, at: int, state: Mapping[str, Any]) -> None:
         self._put(at, state)
@@ -441,6 +506,9 @@ MODEL = 1
 """Which model a state is of: one that means something else takes the next number."""
 
 BIG_ENDIAN = array("h", [1]).tobytes() == b"\x00\x01"
+
+_NAMED = {math.inf: "inf", -math.inf: "-inf"}
+"""What JSON has no numbers for; NaN is null."""
 
 _PACKED_LIMIT = 4 + model.ROWS * (3 * 8 + model.CELLS * 4)
 
