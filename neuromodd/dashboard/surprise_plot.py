@@ -133,7 +133,10 @@ class _Picture:
 
         self._digest = digest
         self._columns = digest.columns()
-        self._order = digest.strangest_first()
+        order = digest.strangest_first()
+        measured = [of for of in order if not np.isnan(column(self._columns.mean, of, 0)).all()]
+        self._order = measured or order
+        self._never = [digest.names[of] for of in order if of not in self._order]
         self._episodes, self._told = digest.episodes(), _told(digest)
         self._begin = digest.begin
         self._end = max(digest.end, digest.begin + 1.0)
@@ -262,6 +265,8 @@ class _Picture:
         if left:
             names = ", ".join(report.plain(self._digest.names[of]) for of in self._order[PANELS_MAX:])
             parts.append(f"{left} less strange channels are not drawn: {names}")
+        if self._never:
+            parts.append(f"never measured: {', '.join(map(report.plain, self._never))}")
         words = report.shortened("; ".join(parts), int((WIDTH_IN - LEFT_IN) / LETTER_IN))
         self._text(LEFT_IN, self._height_in - 0.14, words, size=SMALL, color=FAINT)
 
