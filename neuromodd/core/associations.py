@@ -72,6 +72,9 @@ USUAL_ROWS = 8640.0
 
 MEAN_FLOOR, VARIANCE_FLOOR = 0.03, 0.0003
 
+FAR_OFF = 4.0
+"""Deviations of a mean from the usual ones, beyond which it counts as so many."""
+
 FLOOR = 1e-10
 """The least probability that is told apart."""
 
@@ -344,6 +347,9 @@ def likelihood(c: int, error: float, mean_floor: float, variance_floor: float, s
         surprise = -0.1 * math.log10(FLOOR + tail)
         surprise = surprise if surprise > 0.0 else 0.0
         surprise = surprise if surprise < 1.0 else 1.0
+        # What is far off is not to become the measure of itself.
+        most = centre + FAR_OFF * math.sqrt(spread)
+        usual = usual if usual < most else most
     if count >= first:
         taken = count - first + 1.0
         share = 1.0 / (taken if taken < USUAL_ROWS else USUAL_ROWS)
