@@ -25,9 +25,7 @@ CALM = 0.3
 
 
 def channel(name: str, observed: float | None = 9.0, surprise: float = 0.8) -> AnomalyChannel:
-    return AnomalyChannel(
-        name=name, observed=observed, expected=2.0, low=1.0, high=3.0, surprise=surprise
-    )
+    return AnomalyChannel(name=name, observed=observed, expected=2.0, low=1.0, high=3.0, surprise=surprise)
 
 
 def unknown(name: str, observed: float | None = 9.0) -> AnomalyChannel:
@@ -188,7 +186,10 @@ def test_a_restored_episode_ends_as_it_would_have() -> None:
     [
         ("a", "a is 9 where 1 to 3 is usual"),
         ("ab", "a is 9 where 1 to 3 is usual and b is 9 where 1 to 3 is usual"),
-        ("abc", "a is 9 where 1 to 3 is usual, b is 9 where 1 to 3 is usual and c is 9 where 1 to 3 is usual"),
+        (
+            "abc",
+            "a is 9 where 1 to 3 is usual, b is 9 where 1 to 3 is usual and c is 9 where 1 to 3 is usual",
+        ),
         (
             "abcde",
             "a is 9 where 1 to 3 is usual, b is 9 where 1 to 3 is usual, c is 9 where 1 to 3 is usual and 2 more",
@@ -218,7 +219,14 @@ def test_a_band_that_reads_the_same_at_both_ends_is_told_once() -> None:
 
 @pytest.mark.parametrize(
     ("observed", "expected"),
-    [(0.0, "0"), (0.12345, "0.123"), (1_234_567.0, "1230000"), (-11.94, "-11.9"), (1e-7, "1e-07"), (99.96, "100")],
+    [
+        (0.0, "0"),
+        (0.12345, "0.123"),
+        (1_234_567.0, "1230000"),
+        (-11.94, "-11.9"),
+        (1e-7, "1e-07"),
+        (99.96, "100"),
+    ],
 )
 def test_numbers_have_three_digits(observed: float, expected: str) -> None:
     assert sentence([unknown("a", observed)]) == f"a is {expected}"

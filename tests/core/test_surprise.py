@@ -46,8 +46,7 @@ def feed(
     gaps: Sequence[int] = (),
 ) -> list[Moment]:
     return [
-        detector.update(row, clock(at), gap=at in gaps)
-        for at, row in enumerate(rows[begin:], start=begin)
+        detector.update(row, clock(at), gap=at in gaps) for at, row in enumerate(rows[begin:], start=begin)
     ]
 
 
@@ -76,7 +75,11 @@ def daily(days: int = 10, flat_from_day: float = math.inf) -> list[Row]:
     source = random.Random(0)
     day = round(86_400 / INTERVAL_S)
     return [
-        [50.0 - (40.0 * math.cos(math.tau * at / day) if at < flat_from_day * day else 0.0) + source.gauss(0, 1)]
+        [
+            50.0
+            - (40.0 * math.cos(math.tau * at / day) if at < flat_from_day * day else 0.0)
+            + source.gauss(0, 1)
+        ]
         for at in range(days * day)
     ]
 
@@ -484,9 +487,7 @@ def test_a_channel_that_was_added_is_silent_for_its_first_readings(trained: dict
 
 @pytest.mark.parametrize("names", ["ac", "abcdx"])
 def test_coincidence_is_learned_anew_for_other_channels(trained: dict[str, Any], names: str) -> None:
-    assert (
-        continued(trained, names).state()["coincidence"] == SurpriseDetector(names).state()["coincidence"]
-    )
+    assert continued(trained, names).state()["coincidence"] == SurpriseDetector(names).state()["coincidence"]
 
 
 def test_the_state_of_another_model_is_left_aside(trained: dict[str, Any]) -> None:
@@ -494,7 +495,9 @@ def test_the_state_of_another_model_is_left_aside(trained: dict[str, Any]) -> No
     assert bits(detector) == bits(SurpriseDetector(NAMES))
 
 
-@pytest.mark.parametrize("damage", [lambda t: "", lambda t: t[: len(t) // 2], lambda t: "no \x7f", lambda t: t[::-1]])
+@pytest.mark.parametrize(
+    "damage", [lambda t: "", lambda t: t[: len(t) // 2], lambda t: "no \x7f", lambda t: t[::-1]]
+)
 def test_damaged_synapses_are_refused(trained: dict[str, Any], damage: Callable[[str], str]) -> None:
     state = json.loads(json.dumps(trained))
     state["channels"]["b"]["synapses"] = damage(state["channels"]["b"]["synapses"])
