@@ -192,8 +192,10 @@ def test_a_restored_episode_ends_as_it_would_have() -> None:
         ),
         (
             "abcde",
-            "a is 9 where 1 to 3 is usual, b is 9 where 1 to 3 is usual, c is 9 where 1 to 3 is usual "
-            "and 2 more",
+            (
+                "a is 9 where 1 to 3 is usual, b is 9 where 1 to 3 is usual, c is 9 where 1 to 3 is usual "
+                "and 2 more"
+            ),
         ),
     ],
 )
