@@ -177,10 +177,29 @@ def test_a_gap_breaks_what_follows_what() -> None:
 
 
 def test_the_sums_of_a_window_are_those_of_its_errors() -> None:
-    s = kernel(fed(walk(1505)))
-    for channel in range(3):
-        window = s.window[channel * model.WINDOW : (channel + 1) * model.WINDOW]
-        own = channel * model.NUMBERS
-        assert s.channel[own + model.SUM] == pytest.approx(math.fsum(window), abs=1e-12)
-        usual = math.fsum(min(error, 1.0) for error in window)
-        assert s.channel[own + model.USUAL_SUM] == pytest.approx(usual, abs=1e-12)
+    """Those of the usual ones take a value outside all that was seen for an error like others."""
+    detector = fed(walk(1500))
+    s = kernel(detector)
+    for at, row in enumerate([[1e6, -1e6], *walk(20, seed=1)], start=1500):
+        detector.update(row, MIDNIGHT_S + 300.0 * at)
+        for channel in range(3):
+            window = s.window[channel * model.WINDOW : (channel + 1) * model.WINDOW]
+            own = channel * model.NUMBERS
+            assert s.channel[own + model.SUM] == pytest.approx(math.fsum(window), abs=1e-12)
+            usual = math.fsum(min(error, 1.0) for error in window)
+            assert s.channel[own + model.USUAL_SUM] == pytest.approx(usual, abs=1e-12)
+
+
+@pytest.mark.parametrize("cell", range(model.CELLS))
+def test_a_value_excites_its_cell_and_both_neighbours(cell: int) -> None:
+    detector = fed([[float(at % 4)] for at in range(300)])
+    s = kernel(detector)
+    middle = s.channel[model.LO] + (cell - 0.5) * s.channel[model.WIDTH]
+    hour = 13
+    for at in range(hour * model.CELLS, (hour + 1) * model.CELLS):
+        s.weights[at] = 0.0
+    detector.update([middle], MIDNIGHT_S + 3600.0 * hour)
+    growth = s.growth[hour]
+    expected = {cell - 1: 0.25, cell: 0.5, cell + 1: 0.25}
+    told = [weight / growth for weight in weights_of(s, hour)]
+    assert told == pytest.approx([expected.get(of, 0.0) for of in range(model.CELLS)])
