@@ -26,7 +26,8 @@ detection for streaming data", Neurocomputing 262):
 A value beyond all that were seen, by a twentieth of their range, counts five times the largest error.
 
 Several channels meet in a detector of coincidences: the mean of their errors, treated alike, its floors those
-of one channel alone among so many. Errors that come together add up in it; those that come alone drown.
+of one channel alone among so many. Errors that come together add up in it; those that come alone drown. Where
+three channels are each strange by themselves, all are at least as strange as the third.
 
 Written as scalar loops over flat arrays, like `dynamics`: it runs as it stands, and compiles as it stands.
 """
@@ -82,15 +83,16 @@ STRONG = 1e6
 """A synapse that grows by so much is scaled back, and its row with it."""
 
 N, LO, WIDTH, LAST, BEFORE, LOWEST, HIGHEST, SPAN, FIRST, USUAL, VARIANCE, AT, HELD, COUNT = range(14)
-SUM, USUAL_SUM, BEYOND, LATELY_LOWEST, LATELY_HIGHEST = range(14, 19)
-AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range(19, 25)
+SUM, USUAL_SUM, INSIDE, BEYOND, LATELY_LOWEST, LATELY_HIGHEST = range(14, 20)
+AGE, STRANGEST, THEN, THEN_EXPECTED, THEN_LOW, THEN_HIGH = range(20, 26)
 """Numbers of a channel (`State.channel`).
 
 Rows taken in, 0 before there are cells; the cells' lower end and width; last cell and the one before, -1 for
 none; lowest and highest value; the least span that counts; means after which the usual ones begin to be
 learned; their mean and variance; place in the window, errors in it, means taken in; the sum of the window,
-and with each error 1 at most; the share of values beyond the cells; lowest and highest value of late. Then
-the strangest value of the last rows: how long ago it was, its error, it, what was expected of it.
+and with each error 1 at most; the surprise by that, which knows of no outside; the share of values beyond the
+cells; lowest and highest value of late. Then the strangest value of the last rows: how long ago it was, its
+error, it, what was expected of it.
 """
 NUMBERS = THEN_HIGH + 1
 
@@ -152,6 +154,7 @@ def advance(
     """
     errors = 0.0
     known = 0
+    first = second = third = 0.0
     for j in range(len(values)):
         c = from_channel + j
         error = learn(c, values[j], hour, keep_hour, s, j * OUTPUTS, out)
@@ -159,11 +162,24 @@ def advance(
             # In company a value outside is an error like others.
             errors += error if error < 1.0 else 1.0
             known += 1
-            out[j * OUTPUTS + SURPRISE] = likelihood(c, error, MEAN_FLOOR, VARIANCE_FLOOR, s)
+            alone = likelihood(c, error, MEAN_FLOOR, VARIANCE_FLOOR, s)
+            out[j * OUTPUTS + SURPRISE] = alone
+            own = c * NUMBERS
+            if s.channel[own + N] < 4.0 * s.channel[own + FIRST]:
+                # Of few values the next is often outside all of them.
+                alone = s.channel[own + INSIDE]
+            if alone > first:
+                first, second, third = alone, first, second
+            elif alone > second:
+                second, third = alone, second
+            elif alone > third:
+                third = alone
     all_channels = len(s.channel) // NUMBERS - 1
     if known == 0 or len(values) < all_channels:
         return math.nan
-    return likelihood(all_channels, errors / known, MEAN_FLOOR / known, VARIANCE_FLOOR / known, s)
+    all_of_them = likelihood(all_channels, errors / known, MEAN_FLOOR / known, VARIANCE_FLOOR / known, s)
+    # Channels that are each strange by themselves need no sum.
+    return third if third > all_of_them else all_of_them
 
 
 def row_of(context: int, last: int, before: int, hour: int) -> int:
@@ -311,6 +327,13 @@ def expect(
         cell += 1
 
 
+def rarity(deviations: float) -> float:
+    """The surprise of a mean so many deviations above the usual one: in tenths of decades of probability."""
+    surprise = -0.1 * math.log10(FLOOR + 0.5 * math.erfc(deviations / math.sqrt(2.0)))
+    surprise = surprise if surprise > 0.0 else 0.0
+    return surprise if surprise < 1.0 else 1.0
+
+
 def likelihood(c: int, error: float, mean_floor: float, variance_floor: float, s: State) -> float:
     """The surprise of a channel's newest error among its own; NaN before its errors are known."""
     n = s.channel
@@ -343,10 +366,8 @@ def likelihood(c: int, error: float, mean_floor: float, variance_floor: float, s
     if count >= first + first:
         centre = n[own + USUAL] if n[own + USUAL] > mean_floor else mean_floor
         spread = n[own + VARIANCE] if n[own + VARIANCE] > variance_floor else variance_floor
-        tail = 0.5 * math.erfc((mean - centre) / math.sqrt(2.0 * spread))
-        surprise = -0.1 * math.log10(FLOOR + tail)
-        surprise = surprise if surprise > 0.0 else 0.0
-        surprise = surprise if surprise < 1.0 else 1.0
+        surprise = rarity((mean - centre) / math.sqrt(spread))
+        n[own + INSIDE] = surprise if mean <= usual else rarity((usual - centre) / math.sqrt(spread))
         # What is far off is not to become the measure of itself.
         most = centre + FAR_OFF * math.sqrt(spread)
         usual = usual if usual < most else most

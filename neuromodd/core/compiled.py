@@ -55,6 +55,7 @@ for _part in (
     associations.row_of,
     associations.learn,
     associations.expect,
+    associations.rarity,
     associations.likelihood,
 ):
     register_jitable(error_model="numpy")(_part)

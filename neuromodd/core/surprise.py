@@ -185,8 +185,8 @@ class SurpriseDetector:
                 "SurpriseDetector.update.values", len(values), f"{len(self.names)} values"
             )
         row = [math.nan if value is None else value for value in values]
-        if not math.isfinite(sum([value for value in values if value is not None])):
-            # Of numbers near the largest the sum is none, and of NaN and infinities.
+        if not -LARGEST < sum([abs(value) for value in values if value is not None]) < LARGEST:
+            # One of them is too large, or no number.
             row = [self._bounded(name, value) for name, value in zip(self.names, values, strict=True)]
         hour = self._hour(time_s)
         if gap:
@@ -314,7 +314,7 @@ class SurpriseDetector:
             n[own + model.LATELY_LOWEST] = min(n[own + model.LATELY_LOWEST], low)
             n[own + model.LATELY_HIGHEST] = max(n[own + model.LATELY_HIGHEST], high)
         n[own + model.BEYOND] = 0.0
-        n[own + model.SPAN] = self.spans[at]
+        n[own + model.SPAN] = max(self.spans[at], FINEST * max(abs(low), abs(high)))
         n[own + model.LO], n[own + model.WIDTH] = self._cells(at)
         n[own + model.LAST] = n[own + model.BEFORE] = -1.0
         # So that the channel counts as one with cells.

@@ -82,3 +82,18 @@ def test_a_state_with_cells_that_have_seen_nothing_of_late_can_be_kept(started: 
     other = SurpriseDetector(["x"])
     other.restore(state)
     assert json.loads(json.dumps(other.state())) == state
+
+
+@pytest.mark.parametrize("compiled", [False, True] if numba_installed() else [False])
+def test_the_largest_numbers_that_there_are_can_be_learned(compiled: bool) -> None:
+    detector = SurpriseDetector(["x"], compiled=compiled)
+    for at in range(700):
+        moment = detector.update([(-1.0) ** at * 1e308], 300.0 * at)
+    assert moment.surprise is not None
+
+
+def test_the_rounding_of_a_constant_is_no_news() -> None:
+    detector = SurpriseDetector(["x"])
+    for at in range(1500):
+        flutter = (at - 700) / 50 * 2.3e-16 if at >= 700 and not at % 50 else 0.0
+        assert detector.update([5.0 * (1.0 + flutter)], 300.0 * at).change is None
