@@ -325,7 +325,7 @@ class SurpriseDetector:
         n, own = self._s.channel, at * model.NUMBERS
         low, high = n[own + model.LATELY_LOWEST], n[own + model.LATELY_HIGHEST]
         least = max(self.spans[at], FINEST, FINEST * max(abs(low), abs(high)))
-        if high <= low:
+        if high - low <= least:
             least = max(least, 2.0 * ALIKE * abs(low))
         missing = max(least - (high - low), 0.0) / 2.0
         low, high = low - missing, high + missing
@@ -338,7 +338,8 @@ class SurpriseDetector:
         low, width = s.channel[own + model.LO], s.channel[own + model.WIDTH]
         s.channel[own + model.BEYOND] = 0.0
         new_low, new_width = self._cells(at)
-        if (new_low, new_width) == (low, width):
+        # Narrower ones would not know what of a cell belongs to which.
+        if (new_low, new_width) == (low, width) or new_width < width:
             return
         middles = [low + (cell - 0.5) * width for cell in range(model.CELLS)]
         moved = [model.cell_of(middle, new_low, new_width) for middle in middles]
