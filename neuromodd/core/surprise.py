@@ -11,7 +11,7 @@ import binascii
 import math
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -178,7 +178,8 @@ class SurpriseDetector:
             gap: whether there is a hole in time before this row: what follows did not come from before.
 
         Raises:
-            InvalidValueError: there is not a value for each channel, or one is not a number.
+            InvalidValueError: there is not a value for each channel, one is not a number, or the time is none
+                that a calendar has; nothing has moved.
         """
         if len(values) != len(self.names):
             raise InvalidValueError(
@@ -188,15 +189,15 @@ class SurpriseDetector:
         if not -LARGEST < sum([abs(value) for value in values if value is not None]) < LARGEST:
             # One of them is too large, or no number.
             row = [self._bounded(name, value) for name, value in zip(self.names, values, strict=True)]
+        now = _moment(time_s)
         hour = self._hour(time_s)
         if gap:
-            self._break()
+            self._break(hour)
         total = self._learn(row, hour)
         channels = self._channels(values)
         surprise = None if math.isnan(total) else total
         if len(channels) == 1:
             surprise = channels[0].surprise
-        now = None if time_s is None else datetime.fromtimestamp(time_s, UTC)
         score, change = self._episodes.follow(
             surprise, channels, self._strangest, now, self.parameters.threshold
         )
@@ -394,7 +395,10 @@ class SurpriseDetector:
         visits = HOUR_DAYS * HOUR_S / self._interval_s if self._interval_s else model.MEMORY_ROWS
         return 1.0 - 1.0 / min(max(visits, model.MEMORY_ROWS), HOUR_ROWS_LIMIT)
 
-    def _break(self) -> None:
+    def _break(self, hour: int) -> None:
+        if self._rows:
+            # Remembered as a row without readings.
+            self._rows.append(([math.nan] * len(self.names), hour))
         for at in range(len(self.names)):
             own = at * model.NUMBERS
             self._s.channel[own + model.LAST] = self._s.channel[own + model.BEFORE] = -1.0
@@ -443,10 +447,20 @@ class SurpriseDetector:
         """Go on from what `state` returned: channels are found by name, those it lacks begin anew.
 
         The state of another model is left aside: what is normal is learned anew.
+
+        Raises:
+            InvalidValueError: a number in it is out of range; all is forgotten, as after `reset`.
         """
         self.reset()
         if state.get("model") != MODEL:
             return
+        try:
+            self._restore(state)
+        except BaseException:
+            self.reset()
+            raise
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         names = state["names"]
         known = [name in names for name in self.names]
         for at, name in enumerate(self.names):
@@ -454,7 +468,8 @@ class SurpriseDetector:
                 self._restore_channel(at, state["channels"][name])
         if all(known) and len(known) == len(names):
             self._put(len(self.names), state["coincidence"])
-            self._episodes.restore(state["episode"])
+        # With other channels, too: what began is to end.
+        self._episodes.restore(state["episode"])
         if state["rows"] is None:
             self._rows = None
         else:
@@ -481,9 +496,16 @@ class SurpriseDetector:
             self._refresh_ends(at, row)
 
     def _put(self, at: int, state: Mapping[str, Any]) -> None:
-        for place, number in enumerate(_floats(state["numbers"], model.NUMBERS)):
+        numbers, window = _floats(state["numbers"], model.NUMBERS), _floats(state["window"], model.WINDOW)
+        for places, holds in _RANGES.items():
+            for place in places:
+                if not holds(numbers[place]):
+                    raise InvalidValueError("SurpriseDetector.restore.numbers", numbers[place], "in range")
+        if numbers[model.N] > 0.0 and not numbers[model.WIDTH] > 0.0:
+            raise InvalidValueError("SurpriseDetector.restore.numbers", numbers[model.WIDTH], "a width")
+        for place, number in enumerate(numbers):
             self._s.channel[at * model.NUMBERS + place] = number
-        for place, number in enumerate(_floats(state["window"], model.WINDOW)):
+        for place, number in enumerate(window):
             self._s.window[at * model.WINDOW + place] = number
 
     def _packed(self, at: int) -> str:
@@ -508,10 +530,32 @@ MODEL = 1
 
 BIG_ENDIAN = array("h", [1]).tobytes() == b"\x00\x01"
 
+_ROW_NUMBERS = frozenset(range(model.ROWS))
+
 _NAMED = {math.inf: "inf", -math.inf: "-inf"}
 """What JSON has no numbers for; NaN is null."""
 
 _PACKED_LIMIT = 4 + model.ROWS * (3 * 8 + model.CELLS * 4)
+
+
+def _moment(time_s: float | None) -> datetime | None:
+    try:
+        return None if time_s is None else datetime.fromtimestamp(time_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidValueError(
+            "SurpriseDetector.update.time_s", time_s, "seconds since 1970, in the years 1 to 9999"
+        ) from None
+
+
+_RANGES: dict[tuple[int, ...], Callable[[float], bool]] = {
+    (model.LAST, model.BEFORE): frozenset(range(-1, model.CELLS)).__contains__,
+    (model.AT,): frozenset(range(model.WINDOW)).__contains__,
+    (model.N, model.WIDTH, model.HELD, model.COUNT, model.FIRST, model.VARIANCE): lambda x: (
+        0.0 <= x < math.inf
+    ),
+    (model.LO, model.LOWEST, model.HIGHEST, model.USUAL, model.SUM, model.USUAL_SUM): math.isfinite,
+}
+"""What the numbers of a channel may be: machine code looks at no bounds."""
 
 
 def _doubles(values: Sequence[float]) -> array[float]:
@@ -548,7 +592,7 @@ def _unpacked(text: str) -> list[tuple[int, float, float, list[float]]]:
     found = []
     for at in range(rows):
         number, total, growth = sums[3 * at : 3 * at + 3]
-        if not (0 <= number < model.ROWS) or not (total > 0.0 and growth > 0.0):
+        if number not in _ROW_NUMBERS or not (0.0 < total < math.inf and 0.0 < growth < math.inf):
             raise InvalidValueError("SurpriseDetector.restore.synapses", number, "a row that there is")
         found.append(
             (int(number), total, growth, weights[at * model.CELLS : (at + 1) * model.CELLS].tolist())

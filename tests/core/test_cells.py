@@ -11,6 +11,7 @@ import pytest
 from neuromodd.core import associations as model
 from neuromodd.core.engine import numba_installed
 from neuromodd.core.surprise import SurpriseDetector
+from neuromodd.errors import InvalidValueError
 
 MINUTES_A_WEEK = 7 * 24 * 60
 
@@ -97,3 +98,35 @@ def test_the_rounding_of_a_constant_is_no_news() -> None:
     for at in range(1500):
         flutter = (at - 700) / 50 * 2.3e-16 if at >= 700 and not at % 50 else 0.0
         assert detector.update([5.0 * (1.0 + flutter)], 300.0 * at).change is None
+
+
+@pytest.mark.parametrize(
+    ("place", "number"), [(model.LAST, 99.0), (model.AT, 99.0), (model.AT, 0.5), (model.WIDTH, 0.0)]
+)
+def test_a_state_with_numbers_out_of_range_is_refused_and_leaves_nothing(place: int, number: float) -> None:
+    detector = SurpriseDetector(["x"])
+    for at in range(400):
+        detector.update([at % 7.0], 300.0 * at)
+    state = detector.state()
+    state["channels"]["x"]["numbers"][place] = number
+    with pytest.raises(InvalidValueError):
+        detector.restore(state)
+    assert detector.state() == SurpriseDetector(["x"]).state()
+
+
+@pytest.mark.parametrize("time_s", [1e20, -1e12, float("nan")])
+def test_a_time_that_no_calendar_has_is_refused_and_nothing_moves(time_s: float) -> None:
+    detector = SurpriseDetector(["x"])
+    detector.update([1.0], 0.0)
+    before = detector.state()
+    with pytest.raises(InvalidValueError):
+        detector.update([2.0], time_s)
+    assert detector.state() == before
+
+
+def test_a_gap_is_remembered_from_the_beginning_on() -> None:
+    with_gap, without = SurpriseDetector(["x"]), SurpriseDetector(["x"])
+    for at in range(400):
+        with_gap.update([at % 7.0], 300.0 * at, gap=at == 100)
+        without.update([at % 7.0], 300.0 * at)
+    assert with_gap.state()["channels"] != without.state()["channels"]
