@@ -6,12 +6,9 @@ channel, nothing grows with time. No clock and no randomness: the same rows give
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import zlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +17,11 @@ from pydantic import Field
 from neuromodd.core import associations as model
 from neuromodd.core.anomaly import Anomaly, ChannelMoment, Episodes, Moment
 from neuromodd.core.record import Record
+from neuromodd.core.surprise_state import checked_numbers, floats, packed, plain, unpacked
 from neuromodd.errors import InvalidValueError
+
+MODEL = 1
+"""Which model a state is of: one that means something else takes the next number."""
 
 DEFAULT_CHANNELS = (
     "cpu",
@@ -417,7 +418,7 @@ class SurpriseDetector:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to go on exactly, as plain JSON values."""
-        numbers = [float(x) if math.isfinite(x) else _NAMED.get(x) for x in self._s.channel]
+        numbers = plain(self._s.channel)
         window = [float(x) for x in self._s.window]
         size = model.NUMBERS
         return {
@@ -427,7 +428,7 @@ class SurpriseDetector:
                 name: {
                     "numbers": numbers[at * size : (at + 1) * size],
                     "window": window[at * model.WINDOW : (at + 1) * model.WINDOW],
-                    "synapses": self._packed(at),
+                    "synapses": packed(self._s, at),
                     "waiting": [list(of) for of in self._waiting[at]],
                 }
                 for at, name in enumerate(self.names)
@@ -486,9 +487,9 @@ class SurpriseDetector:
     def _restore_channel(self, at: int, state: Mapping[str, Any]) -> None:
         self._put(at, state)
         self._waiting[at] = [(float(value), int(hour)) for value, hour in state["waiting"]]
-        packed = _unpacked(state["synapses"])
+        rows = unpacked(state["synapses"])
         first = at * model.ROWS
-        for row, total, growth, weights in packed:
+        for row, total, growth, weights in rows:
             self._s.total[first + row] = total
             self._s.growth[first + row] = growth
             for cell, weight in enumerate(weights):
@@ -496,46 +497,10 @@ class SurpriseDetector:
             self._refresh_ends(at, row)
 
     def _put(self, at: int, state: Mapping[str, Any]) -> None:
-        numbers, window = _floats(state["numbers"], model.NUMBERS), _floats(state["window"], model.WINDOW)
-        for places, holds in _RANGES.items():
-            for place in places:
-                if not holds(numbers[place]):
-                    raise InvalidValueError("SurpriseDetector.restore.numbers", numbers[place], "in range")
-        if numbers[model.N] > 0.0 and not numbers[model.WIDTH] > 0.0:
-            raise InvalidValueError("SurpriseDetector.restore.numbers", numbers[model.WIDTH], "a width")
-        for place, number in enumerate(numbers):
+        for place, number in enumerate(checked_numbers(state["numbers"])):
             self._s.channel[at * model.NUMBERS + place] = number
-        for place, number in enumerate(window):
+        for place, number in enumerate(floats(state["window"], model.WINDOW)):
             self._s.window[at * model.WINDOW + place] = number
-
-    def _packed(self, at: int) -> str:
-        """The rows that have learned something: number, sum and growth as doubles, weights in single."""
-        first, cells = at * model.ROWS, model.CELLS
-        sums, weights = array("d"), array("f")
-        for row in range(model.ROWS):
-            total = self._s.total[first + row]
-            if total > 0.0:
-                sums.extend((row, total, self._s.growth[first + row]))
-                base = (first + row) * cells
-                weights.extend(self._s.weights[base : base + cells])
-        if BIG_ENDIAN:
-            sums.byteswap()
-            weights.byteswap()
-        data = len(sums).to_bytes(4, "little") + sums.tobytes() + weights.tobytes()
-        return base64.b85encode(zlib.compress(data, 1)).decode("ascii")
-
-
-MODEL = 1
-"""Which model a state is of: one that means something else takes the next number."""
-
-BIG_ENDIAN = array("h", [1]).tobytes() == b"\x00\x01"
-
-_ROW_NUMBERS = frozenset(range(model.ROWS))
-
-_NAMED = {math.inf: "inf", -math.inf: "-inf"}
-"""What JSON has no numbers for; NaN is null."""
-
-_PACKED_LIMIT = 4 + model.ROWS * (3 * 8 + model.CELLS * 4)
 
 
 def _moment(time_s: float | None) -> datetime | None:
@@ -547,54 +512,5 @@ def _moment(time_s: float | None) -> datetime | None:
         ) from None
 
 
-_RANGES: dict[tuple[int, ...], Callable[[float], bool]] = {
-    (model.LAST, model.BEFORE): frozenset(range(-1, model.CELLS)).__contains__,
-    (model.AT,): frozenset(range(model.WINDOW)).__contains__,
-    (model.N, model.WIDTH, model.HELD, model.COUNT, model.FIRST, model.VARIANCE): lambda x: (
-        0.0 <= x < math.inf
-    ),
-    (model.LO, model.LOWEST, model.HIGHEST, model.USUAL, model.SUM, model.USUAL_SUM): math.isfinite,
-}
-"""What the numbers of a channel may be: machine code looks at no bounds."""
-
-
 def _doubles(values: Sequence[float]) -> array[float]:
     return array("d", values)
-
-
-def _floats(values: Sequence[Any], count: int) -> list[float]:
-    if len(values) != count:
-        raise InvalidValueError("SurpriseDetector.restore", len(values), f"{count} numbers")
-    return [math.nan if value is None else float(value) for value in values]
-
-
-def _unpacked(text: str) -> list[tuple[int, float, float, list[float]]]:
-    """The rows of a channel: number, sum, growth, weights.
-
-    Raises:
-        InvalidValueError: the text is none that `_packed` wrote.
-    """
-    try:
-        data = zlib.decompressobj().decompress(base64.b85decode(text), _PACKED_LIMIT + 1)
-    except (ValueError, binascii.Error, zlib.error) as error:
-        raise InvalidValueError("SurpriseDetector.restore.synapses", str(error), "packed synapses") from None
-    count = int.from_bytes(data[:4], "little")
-    sums, weights = array("d"), array("f")
-    ends = 4 + 8 * count
-    rows = count // 3
-    if len(data) > _PACKED_LIMIT or count % 3 or len(data) != ends + rows * model.CELLS * 4:
-        raise InvalidValueError("SurpriseDetector.restore.synapses", len(data), "as many bytes as rows need")
-    sums.frombytes(data[4:ends])
-    weights.frombytes(data[ends:])
-    if BIG_ENDIAN:
-        sums.byteswap()
-        weights.byteswap()
-    found = []
-    for at in range(rows):
-        number, total, growth = sums[3 * at : 3 * at + 3]
-        if number not in _ROW_NUMBERS or not (0.0 < total < math.inf and 0.0 < growth < math.inf):
-            raise InvalidValueError("SurpriseDetector.restore.synapses", number, "a row that there is")
-        found.append(
-            (int(number), total, growth, weights[at * model.CELLS : (at + 1) * model.CELLS].tolist())
-        )
-    return found
