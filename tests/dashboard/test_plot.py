@@ -97,10 +97,15 @@ def test_neither_date_nor_version_is_in_the_file(draw: Draw, eventful: Taken) ->
 
 def test_text_is_text(draw: Draw, eventful: Taken) -> None:
     found = texts(draw(eventful))
-    for words in ("Events", "Neuromodulators", "Surprise", "Spikes", "Primary weights", "What has changed"):
+    for words in ("Events", "Neuromodulators", "Spikes", "Primary weights", "What has changed"):
         assert words in found
     for name in ("dopamine", "cortisol", "acetylcholine", "tempo", "cpu", "instability", "UTC"):
         assert name in found
+
+
+def test_surprise_is_drawn_once_something_is_known(draw: Draw) -> None:
+    assert "Surprise" not in texts(draw(frames(200)))
+    assert "Surprise" in texts(draw(frames(400)))
 
 
 def test_a_screen_reader_is_told_what_it_is(draw: Draw, eventful: Taken) -> None:

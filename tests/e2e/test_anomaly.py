@@ -77,7 +77,8 @@ def strange(
     tmp_path: Path, calm: Path, mosquitto: Mosquitto, start_daemon: StartDaemon, listen: Listen
 ) -> Strange:
     """The load is a hundred times what it was, and the daemon has said so."""
-    strange = Strange(tmp_path, calm, mosquitto.port, start_daemon, listen(mosquitto.port))
+    listener = listen(mosquitto.port, newest=True)
+    strange = Strange(tmp_path, calm, mosquitto.port, start_daemon, listener)
     strange.listener.wait("state", count=3)
     assert not strange.listener.named("anomaly")
     strange.load(25.0)
@@ -90,6 +91,12 @@ def test_an_anomaly_is_published_with_what_was_observed(strange: Strange) -> Non
     Draft202012Validator(schema("anomaly")).validate(heard.json)
     assert (heard.json["phase"], heard.json["replayed"]) == ("begin", False)
     assert [(of["name"], of["observed"]) for of in heard.json["channels"]] == [(WATCHED, 25.0)]
+
+
+def test_an_anomaly_comes_as_the_contract_says(strange: Strange) -> None:
+    heard = strange.listener.named("anomaly")[0]
+    assert (heard.qos, heard.content_type, heard.expiry_s) == (1, "application/json", None)
+    assert heard.properties == (("schema_version", "1"),)
 
 
 def test_an_anomaly_raises_the_flag_of_the_states(strange: Strange) -> None:
