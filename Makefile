@@ -62,6 +62,7 @@ benchmark: $(VENV)/.ready-test tools
 	$(BIN)/python benchmarks/delivery.py
 	$(BIN)/python benchmarks/sensors.py
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/surprise_cost.py
 
 $(VENV)/.ready-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -610,7 +610,7 @@ def _add_views(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     plot.set_defaults(command=_plot)
     report = commands.add_parser(
-        "report", help="print a page on recordings: gaps, heat, rewards, faults, surprise"
+        "report", help="print a page on recordings: gaps, heat, rewards, faults, anomalies"
     )
     report.add_argument("--json", action="store_true", help="print JSON")
     report.set_defaults(command=_report)
