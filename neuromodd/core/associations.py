@@ -26,8 +26,9 @@ detection for streaming data", Neurocomputing 262):
 A value beyond all that were seen, by a twentieth of their range, counts five times the largest error.
 
 Several channels meet in a detector of coincidences: the mean of their errors, treated alike, its floors those
-of one channel alone among so many. Errors that come together add up in it; those that come alone drown. Where
-three channels are each strange by themselves, all are at least as strange as the third.
+of one channel alone among so many. Errors that come together add up in it; those that come alone drown, but
+for a value that is outside all that were seen by more than their range. Where three channels are each strange
+by themselves, all are at least as strange as the third.
 
 Written as scalar loops over flat arrays, like `dynamics`: it runs as it stands, and compiles as it stands.
 """
@@ -60,6 +61,9 @@ LEAST = 10.0**-FAR
 
 OUTSIDE = 5.0
 """Error of a value outside all that was seen."""
+
+FAR_OUTSIDE = 6.0
+"""What stands for one outside by more than the whole range: it counts in company, too, as others do alone."""
 
 TOLERANCE = 0.05
 """Share of the range by which a value must be outside."""
@@ -159,8 +163,12 @@ def advance(
         c = from_channel + j
         error = learn(c, values[j], hour, keep_hour, s, j * OUTPUTS, out)
         if error == error:  # noqa: PLR0124 - not NaN
-            # In company a value outside is an error like others.
-            errors += error if error < 1.0 else 1.0
+            if error > OUTSIDE:
+                error = OUTSIDE
+                errors += error
+            else:
+                # In company a value just outside is an error like others.
+                errors += error if error < 1.0 else 1.0
             known += 1
             alone = likelihood(c, error, MEAN_FLOOR, VARIANCE_FLOOR, s)
             out[j * OUTPUTS + SURPRISE] = alone
@@ -274,6 +282,9 @@ def learn(
         reach = TOLERANCE * (reach if reach > n[own + SPAN] else n[own + SPAN])
         if reach > 0.0 and (value > n[own + HIGHEST] + reach or value < n[own + LOWEST] - reach):
             error = OUTSIDE
+            whole = reach / TOLERANCE
+            if value > n[own + HIGHEST] + whole or value < n[own + LOWEST] - whole:
+                error = FAR_OUTSIDE
     out[to + ERROR] = error
     age = n[own + AGE] + 1.0
     n[own + AGE] = age
