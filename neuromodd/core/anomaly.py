@@ -242,5 +242,5 @@ def _clause(of: AnomalyChannel) -> str:
 
 def _spelt(value: float) -> str:
     """Three significant digits, without an exponent where people read none."""
-    # The middle of the way between text and number: 1.23e6 is written 1230000.
+    # Rounded as text, then written as a number: 1.23e+06 becomes 1230000.
     return f"{float(f'{value:.3g}'):.12g}"

@@ -261,7 +261,8 @@ class SurpriseDetector:
                 n[own + model.LATELY_HIGHEST] = max(n[own + model.LATELY_HIGHEST], inner[1])
                 self._lay_again(at)
             elif week_over and self._week_s is not None:
-                if n[own + model.WIDTH] > NARROWER * self._cells(at)[1]:
+                seen = n[own + model.LATELY_LOWEST] <= n[own + model.LATELY_HIGHEST]
+                if seen and n[own + model.WIDTH] > NARROWER * self._cells(at)[1]:
                     self._begin_anew(at)
                     continue
                 n[own + model.LATELY_LOWEST], n[own + model.LATELY_HIGHEST] = math.inf, -math.inf
